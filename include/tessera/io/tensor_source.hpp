@@ -1,0 +1,39 @@
+#pragma once
+/// TensorSource: named tensors in files, read by element ranges, so that each byte of a model is read by the one rank
+/// whose slice holds it and nobody holds the model.
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tessera::io {
+
+/// Element types of weights in files (safetensors' names in comments).
+enum class Elem : std::uint8_t { f32 /*F32*/, f16 /*F16*/, bf16 /*BF16*/, f64, i64, i32, i16, i8, u8, boolean };
+std::size_t size_of(Elem type) noexcept;
+std::string_view name_of(Elem type) noexcept;  ///< safetensors' spelling: "F32", …
+
+struct TensorInfo {
+  std::string name;  ///< as in the file
+  Elem type = Elem::f32;
+  std::vector<std::int64_t> shape;
+  std::int64_t numel() const noexcept;
+};
+
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  /// All tensors, sorted by name.
+  virtual const std::vector<TensorInfo>& tensors() const = 0;
+  /// nullptr when there is none of that name.
+  const TensorInfo* find(std::string_view name) const;
+  /// Elements [begin, begin+count) in row-major order, as stored. `out` has count * size_of(type) bytes.
+  /// Throws: RequestError naming file and tensor when the range or the file is not whole.
+  virtual void read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const = 0;
+  /// The same, converted to fp32 (exact for f16, bf16; rounded for f64).
+  void read_f32(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, float* out) const;
+  /// The file that holds the tensor, for messages.
+  virtual std::string where(const TensorInfo& tensor) const = 0;
+};
+
+}  // namespace tessera::io

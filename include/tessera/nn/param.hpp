@@ -1,0 +1,105 @@
+#pragma once
+/// Param: a weight as a handle. Layers own handles, never tensors: under ZeRO-3 the tensor exists only while its unit is
+/// gathered. A model is first built as shapes alone (ModelLayout), from which `plan` counts and the engine shards.
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace at {
+class Tensor;
+}
+
+namespace tessera::nn {
+
+/// How a weight that no file holds is filled. Value i of a tensor depends on (seed, name, i) alone.
+struct Init {
+  enum class Kind : std::uint8_t { zeros, ones, normal, uniform } kind = Kind::zeros;
+  double a = 0;  ///< normal: standard deviation; uniform: bound, values in [-a, a)
+  static Init zeros() { return {}; }
+  static Init ones() { return {Kind::ones, 0}; }
+  static Init normal(double std) { return {Kind::normal, std}; }
+  static Init uniform(double bound) { return {Kind::uniform, bound}; }
+  /// PyTorch's default for Linear and Conv weights and biases: uniform with bound 1/sqrt(fan_in).
+  static Init fan_in(std::int64_t fan_in);
+};
+
+using UnitId = std::int32_t;
+
+/// One weight (or persistent buffer): what it is called in model files, its shape, and whether it trains.
+class ParamState {
+ public:
+  std::string name;
+  std::vector<std::int64_t> shape;
+  Init init;
+  UnitId unit = -1;
+  bool trainable = false;
+  bool buffer = false;  ///< persistent, never trained, not counted as a parameter (SAM's Gaussian matrix)
+  std::int64_t numel() const noexcept;
+
+  /// The full tensor. Throws RunError naming the parameter when its unit is not gathered.
+  const at::Tensor& value() const;
+  /// Set by the engine (or by tests) when the unit is materialised; an undefined tensor when it is not.
+  void bind(at::Tensor value);
+  void unbind();
+  bool bound() const noexcept;
+  ParamState();
+  ~ParamState();
+  ParamState(const ParamState&) = delete;
+  ParamState& operator=(const ParamState&) = delete;
+
+ private:
+  struct Slot;
+  std::unique_ptr<Slot> slot_;
+};
+
+/// Shared handle; two layers that hold one Param have tied weights.
+using Param = std::shared_ptr<ParamState>;
+
+struct Unit {
+  std::string name;  ///< e.g. "model.layers.3"
+  std::vector<Param> params;
+};
+
+/// All units of a model in the order in which forward uses them.
+class ModelLayout {
+ public:
+  UnitId add_unit(std::string name);
+  /// Names are unique over the layout; a second one throws RunError.
+  Param add(UnitId unit, std::string name, std::vector<std::int64_t> shape, Init init, bool buffer = false);
+
+  const std::vector<Unit>& units() const noexcept { return units_; }
+  const Unit& unit(UnitId id) const { return units_.at(static_cast<std::size_t>(id)); }
+  Param find(std::string_view name) const;  ///< nullptr when absent
+  std::vector<Param> params() const;        ///< in layout order
+
+  std::int64_t total_elements() const noexcept;      ///< parameters, buffers not counted
+  std::int64_t trainable_elements() const noexcept;  ///< of these, trained
+
+ private:
+  std::vector<Unit> units_;
+};
+
+/// Scopes names while a model is built: Scope(layout, unit, "model.layers.3").child("self_attn").param("q_proj.weight", …)
+class Scope {
+ public:
+  Scope(ModelLayout& layout, UnitId unit, std::string prefix) : layout_(&layout), unit_(unit), prefix_(std::move(prefix)) {}
+  Scope child(std::string_view name) const { return {*layout_, unit_, join(name)}; }
+  Param param(std::string_view name, std::vector<std::int64_t> shape, Init init) const {
+    return layout_->add(unit_, join(name), std::move(shape), init);
+  }
+  Param buffer(std::string_view name, std::vector<std::int64_t> shape, Init init) const {
+    return layout_->add(unit_, join(name), std::move(shape), init, true);
+  }
+  std::string join(std::string_view name) const { return prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name); }
+  ModelLayout& layout() const noexcept { return *layout_; }
+  UnitId unit() const noexcept { return unit_; }
+
+ private:
+  ModelLayout* layout_;
+  UnitId unit_;
+  std::string prefix_;
+};
+
+}  // namespace tessera::nn

@@ -1,0 +1,23 @@
+# tessera_module(<room> SOURCES a.cpp b.cpp [TORCH] [PUBLIC targets…] [PRIVATE targets…])
+# One static library `tessera_<room>` from explicitly named sources. TORCH: the room's sources use LibTorch and share
+# the one precompiled header.
+add_library(tessera_pch OBJECT "${CMAKE_SOURCE_DIR}/src/core/pch.cpp")
+target_link_libraries(tessera_pch PRIVATE tessera_flags tessera_torch)
+target_include_directories(tessera_pch PRIVATE "${CMAKE_SOURCE_DIR}/include")
+if(TESSERA_PCH)
+  target_precompile_headers(tessera_pch PRIVATE "${CMAKE_SOURCE_DIR}/src/core/pch.hpp")
+endif()
+
+function(tessera_module room)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  set(target tessera_${room})
+  add_library(${target} STATIC ${arg_SOURCES})
+  target_include_directories(${target} PUBLIC "${CMAKE_SOURCE_DIR}/include" PRIVATE "${CMAKE_SOURCE_DIR}/src")
+  target_link_libraries(${target} PUBLIC ${arg_PUBLIC} PRIVATE tessera_flags ${arg_PRIVATE})
+  if(arg_TORCH)
+    target_link_libraries(${target} PUBLIC tessera_torch)
+    if(TESSERA_PCH)
+      target_precompile_headers(${target} REUSE_FROM tessera_pch)
+    endif()
+  endif()
+endfunction()

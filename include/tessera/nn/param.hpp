@@ -60,12 +60,15 @@ using Param = std::shared_ptr<ParamState>;
 struct Unit {
   std::string name;  ///< e.g. "model.layers.3"
   std::vector<Param> params;
+  /// Small and needed all through a step (adapters): gathered once a step and reduced once, in one fused bucket, instead
+  /// of around each call. Its parameters are bound between Engine::begin_step and Engine::end_step.
+  bool fused = false;
 };
 
 /// All units of a model in the order in which forward uses them.
 class ModelLayout {
  public:
-  UnitId add_unit(std::string name);
+  UnitId add_unit(std::string name, bool fused = false);
   /// Names are unique over the layout; a second one throws RunError.
   Param add(UnitId unit, std::string name, std::vector<std::int64_t> shape, Init init, bool buffer = false);
 

@@ -63,6 +63,9 @@ struct Unit {
   /// Small and needed all through a step (adapters): gathered once a step and reduced once, in one fused bucket, instead
   /// of around each call. Its parameters are bound between Engine::begin_step and Engine::end_step.
   bool fused = false;
+  /// Its function uses parameters of a fused unit (an adapter sits on one of its layers), so it needs a graph even when
+  /// nothing of its own trains.
+  bool adapted = false;
 };
 
 /// All units of a model in the order in which forward uses them.
@@ -71,6 +74,8 @@ class ModelLayout {
   UnitId add_unit(std::string name, bool fused = false);
   /// Names are unique over the layout; a second one throws RunError.
   Param add(UnitId unit, std::string name, std::vector<std::int64_t> shape, Init init, bool buffer = false);
+
+  void mark_adapted(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).adapted = true; }
 
   const std::vector<Unit>& units() const noexcept { return units_; }
   const Unit& unit(UnitId id) const { return units_.at(static_cast<std::size_t>(id)); }

@@ -1,9 +1,10 @@
 #pragma once
-/// Options: one table of settings that the parser, --help, the defaults, config.toml and the unknown-key error all walk.
+/// Options: one table of settings that the parser, --help, the defaults, config.toml and the unknown-key error all
+/// walk.
 ///
-/// A room declares its settings as a plain struct with defaults and one `bind(Options&, Struct&)`; a subcommand binds the
-/// structs it needs and parses. Names keep the reference programs' spelling with underscores; `--mm-projector-lr` is
-/// accepted for `--mm_projector_lr`. `--config FILE.toml` holds the same keys; a flag beats the file.
+/// A room declares its settings as a plain struct with defaults and one `bind(Options&, Struct&)`; a subcommand binds
+/// the structs it needs and parses. Names keep the reference programs' spelling with underscores; `--mm-projector-lr`
+/// is accepted for `--mm_projector_lr`. `--config FILE.toml` holds the same keys; a flag beats the file.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -21,20 +22,22 @@ struct OptionInfo {
   std::vector<std::string> choices = {};  ///< allowed values of a string option; empty: any
   bool required = false;
   bool positional = false;
-  std::optional<double> min = {};         ///< smallest allowed number
+  std::optional<double> min = {};  ///< smallest allowed number
 };
 
 class Options {
  public:
-  using Target = std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::string>*,
-                              std::optional<std::int64_t>*, std::optional<double>*, std::optional<std::string>*,
-                              std::optional<bool>*>;
+  using Target =
+      std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::string>*, std::optional<std::int64_t>*,
+                   std::optional<double>*, std::optional<std::string>*, std::optional<bool>*>;
 
   explicit Options(std::string program, std::string about);
   Options(Options&&) noexcept;
   ~Options();
 
-  /// Declares one setting; its default is what `target` holds now. A bool takes `--x`, `--x true`, `--x=false`, `--no_x`.
+  /// Declares one setting; its default is what `target` holds now. A bool takes `--x`, `--x true`, `--x=false`,
+  /// `--no_x`; a list `--x a b` or `--x a --x b`; an optional is emptied by `none`. Of a value given twice the last
+  /// counts.
   Options& add(std::string name, Target target, std::string help, OptionInfo info = {});
   /// A flag of a reference program that cannot apply here: accepted, with a warning that says why.
   Options& add_ignored(std::string name, std::string why);
@@ -47,8 +50,8 @@ class Options {
   /// malformed value, missing required option, unreadable or malformed --config file (file and line).
   Outcome parse(const std::vector<std::string>& args);
 
-  std::string help() const;       ///< grouped, with default and unit
-  std::string dump_toml() const;  ///< everything in force; `parse` of it as --config gives the same
+  std::string help() const;                 ///< grouped, with default and unit
+  std::string dump_toml() const;            ///< everything in force; `parse` of it as --config gives the same
   bool given(std::string_view name) const;  ///< set by flag or file
   std::vector<std::string> names() const;
 

@@ -1,10 +1,11 @@
 #pragma once
-/// Param: a weight as a handle. Layers own handles, never tensors: under ZeRO-3 the tensor exists only while its unit is
-/// gathered. A model is first built as shapes alone (ModelLayout), from which `plan` counts and the engine shards.
+/// Param: a weight as a handle. Layers own handles, never tensors: under ZeRO-3 the tensor exists only while its unit
+/// is gathered. A model is first built as shapes alone (ModelLayout), from which `plan` counts and the engine shards.
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace at {
@@ -12,6 +13,8 @@ class Tensor;
 }
 
 namespace tessera::nn {
+
+struct LinearState;  // nn/layers.hpp
 
 /// How a weight that no file holds is filled. Value i of a tensor depends on (seed, name, i) alone.
 struct Init {
@@ -60,8 +63,8 @@ using Param = std::shared_ptr<ParamState>;
 struct Unit {
   std::string name;  ///< e.g. "model.layers.3"
   std::vector<Param> params;
-  /// Small and needed all through a step (adapters): gathered once a step and reduced once, in one fused bucket, instead
-  /// of around each call. Its parameters are bound between Engine::begin_step and Engine::end_step.
+  /// Small and needed all through a step (adapters): gathered once a step and reduced once, in one fused bucket,
+  /// instead of around each call. Its parameters are bound between Engine::begin_step and Engine::end_step.
   bool fused = false;
   /// Its function uses parameters of a fused unit (an adapter sits on one of its layers), so it needs a graph even when
   /// nothing of its own trains.
@@ -82,17 +85,25 @@ class ModelLayout {
   Param find(std::string_view name) const;  ///< nullptr when absent
   std::vector<Param> params() const;        ///< in layout order
 
+  /// Every linear layer built on this layout, in building order: where adapters look for their targets.
+  const std::vector<std::shared_ptr<LinearState>>& linears() const noexcept { return linears_; }
+  void note_linear(std::shared_ptr<LinearState> linear) { linears_.push_back(std::move(linear)); }
+
   std::int64_t total_elements() const noexcept;      ///< parameters, buffers not counted
   std::int64_t trainable_elements() const noexcept;  ///< of these, trained
 
  private:
   std::vector<Unit> units_;
+  std::vector<std::shared_ptr<LinearState>> linears_;
+  std::unordered_map<std::string, Param> by_name_;
 };
 
-/// Scopes names while a model is built: Scope(layout, unit, "model.layers.3").child("self_attn").param("q_proj.weight", …)
+/// Scopes names while a model is built: Scope(layout, unit, "model.layers.3").child("self_attn").param("q_proj.weight",
+/// …)
 class Scope {
  public:
-  Scope(ModelLayout& layout, UnitId unit, std::string prefix) : layout_(&layout), unit_(unit), prefix_(std::move(prefix)) {}
+  Scope(ModelLayout& layout, UnitId unit, std::string prefix)
+      : layout_(&layout), unit_(unit), prefix_(std::move(prefix)) {}
   Scope child(std::string_view name) const { return {*layout_, unit_, join(name)}; }
   Param param(std::string_view name, std::vector<std::int64_t> shape, Init init) const {
     return layout_->add(unit_, join(name), std::move(shape), init);
@@ -100,7 +111,9 @@ class Scope {
   Param buffer(std::string_view name, std::vector<std::int64_t> shape, Init init) const {
     return layout_->add(unit_, join(name), std::move(shape), init, true);
   }
-  std::string join(std::string_view name) const { return prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name); }
+  std::string join(std::string_view name) const {
+    return prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name);
+  }
   ModelLayout& layout() const noexcept { return *layout_; }
   UnitId unit() const noexcept { return unit_; }
 

@@ -1,0 +1,135 @@
+#pragma once
+/// Layers: small objects that hold handles to weights and compute with whatever is bound to them when called.
+/// Calling a layer whose unit is not gathered throws RunError (see ParamState::value).
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "tessera/nn/context.hpp"
+#include "tessera/nn/param.hpp"
+
+namespace tessera::nn {
+
+/// What sits on a linear layer beside its weight (LoRA and its kin).
+class LinearAdapter {
+ public:
+  virtual ~LinearAdapter() = default;
+  /// x [..., in] is the layer's input, base [..., out] its plain product. Returns what the layer returns.
+  virtual at::Tensor apply(const at::Tensor& x, const at::Tensor& base, const ForwardContext& ctx) const = 0;
+};
+
+/// The shared part of a linear layer: what ModelLayout::linears() lists, so that adapters find their targets.
+struct LinearState {
+  std::string name;  ///< full, without ".weight": "model.layers.3.self_attn.q_proj"
+  std::int64_t in = 0;
+  std::int64_t out = 0;
+  Param weight;  ///< [out, in]
+  Param bias;    ///< [out] or null
+  std::shared_ptr<const LinearAdapter> adapter;
+};
+
+/// y = x W^T + b, then the adapter if there is one. Copies share one state.
+class Linear {
+ public:
+  Linear() = default;
+  /// Default initialisation is PyTorch's: uniform with bound 1/sqrt(in) for weight and bias.
+  Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias);
+  /// Weight by `weight_init`, bias zero.
+  Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias, Init weight_init);
+  at::Tensor operator()(const at::Tensor& x, const ForwardContext& ctx) const;
+  const LinearState& state() const { return *state_; }
+  /// A layer whose weight is another layer's (tied embeddings).
+  static Linear tied(std::string name, Param weight);
+
+ private:
+  std::shared_ptr<LinearState> state_;
+};
+
+class Embedding {
+ public:
+  Embedding() = default;
+  Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init);
+  at::Tensor operator()(const at::Tensor& ids) const;  ///< i64 [...] to [..., dim]
+  const Param& weight() const { return weight_; }
+
+ private:
+  Param weight_;
+};
+
+/// Over the last dimension, with weight and bias.
+class LayerNorm {
+ public:
+  LayerNorm() = default;
+  LayerNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  Param weight_;
+  Param bias_;
+  double eps_ = 0;
+};
+
+/// x / sqrt(mean(x^2) + eps) * weight, statistics in fp32.
+class RmsNorm {
+ public:
+  RmsNorm() = default;
+  RmsNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  Param weight_;
+  double eps_ = 0;
+};
+
+/// LayerNorm over the channels of [B,C,H,W] (SAM).
+class LayerNorm2d {
+ public:
+  LayerNorm2d() = default;
+  LayerNorm2d(const Scope& scope, std::string_view name, std::int64_t channels, double eps);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  Param weight_;
+  Param bias_;
+  double eps_ = 0;
+};
+
+struct ConvShape {
+  std::int64_t in = 0;
+  std::int64_t out = 0;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  bool bias = true;
+};
+
+class Conv2d {
+ public:
+  Conv2d() = default;
+  Conv2d(const Scope& scope, std::string_view name, ConvShape shape);
+  Conv2d(const Scope& scope, std::string_view name, ConvShape shape, Init weight_init);
+  at::Tensor operator()(const at::Tensor& x) const;
+  const Param& weight() const { return weight_; }
+
+ private:
+  Param weight_;
+  Param bias_;
+  ConvShape shape_;
+};
+
+class ConvTranspose2d {
+ public:
+  ConvTranspose2d() = default;
+  ConvTranspose2d(const Scope& scope, std::string_view name, ConvShape shape);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  Param weight_;
+  Param bias_;
+  ConvShape shape_;
+};
+
+}  // namespace tessera::nn

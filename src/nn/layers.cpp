@@ -1,0 +1,119 @@
+#include "tessera/nn/layers.hpp"
+
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/conv_transpose2d.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/rms_norm.h>
+
+namespace tessera::nn {
+namespace {
+
+std::shared_ptr<LinearState> make_linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out) {
+  auto state = std::make_shared<LinearState>();
+  state->name = scope.join(name);
+  state->in = in;
+  state->out = out;
+  scope.layout().note_linear(state);
+  return state;
+}
+
+/// A bias that is absent is a default-constructed optional tensor for LibTorch's operations.
+std::optional<at::Tensor> optional_value(const Param& param) {
+  return param ? std::optional<at::Tensor>(param->value()) : std::nullopt;
+}
+
+}  // namespace
+
+Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias)
+    : state_(make_linear(scope, name, in, out)) {
+  const Scope own = scope.child(name);
+  state_->weight = own.param("weight", {out, in}, Init::fan_in(in));
+  if (bias) state_->bias = own.param("bias", {out}, Init::fan_in(in));
+}
+
+Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias,
+               Init weight_init)
+    : state_(make_linear(scope, name, in, out)) {
+  const Scope own = scope.child(name);
+  state_->weight = own.param("weight", {out, in}, weight_init);
+  if (bias) state_->bias = own.param("bias", {out}, Init::zeros());
+}
+
+Linear Linear::tied(std::string name, Param weight) {
+  Linear linear;
+  linear.state_ = std::make_shared<LinearState>();
+  linear.state_->name = std::move(name);
+  linear.state_->out = weight->shape.at(0);
+  linear.state_->in = weight->shape.at(1);
+  linear.state_->weight = std::move(weight);
+  return linear;
+}
+
+at::Tensor Linear::operator()(const at::Tensor& x, const ForwardContext& ctx) const {
+  const at::Tensor base = at::linear(x, state_->weight->value(), optional_value(state_->bias));
+  return state_->adapter ? state_->adapter->apply(x, base, ctx) : base;
+}
+
+Embedding::Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init)
+    : weight_(scope.child(name).param("weight", {count, dim}, init)) {}
+
+at::Tensor Embedding::operator()(const at::Tensor& ids) const {
+  return at::embedding(weight_->value(), ids);
+}
+
+LayerNorm::LayerNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps)
+    : weight_(scope.child(name).param("weight", {dim}, Init::ones())),
+      bias_(scope.child(name).param("bias", {dim}, Init::zeros())),
+      eps_(eps) {}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, {x.size(-1)}, weight_->value(), bias_->value(), eps_);
+}
+
+RmsNorm::RmsNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps)
+    : weight_(scope.child(name).param("weight", {dim}, Init::ones())), eps_(eps) {}
+
+at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
+  return at::rms_norm(x, {x.size(-1)}, weight_->value(), eps_);
+}
+
+LayerNorm2d::LayerNorm2d(const Scope& scope, std::string_view name, std::int64_t channels, double eps)
+    : weight_(scope.child(name).param("weight", {channels}, Init::ones())),
+      bias_(scope.child(name).param("bias", {channels}, Init::zeros())),
+      eps_(eps) {}
+
+at::Tensor LayerNorm2d::operator()(const at::Tensor& x) const {
+  const at::Tensor last = x.permute({0, 2, 3, 1});
+  return at::layer_norm(last, {last.size(-1)}, weight_->value(), bias_->value(), eps_).permute({0, 3, 1, 2});
+}
+
+Conv2d::Conv2d(const Scope& scope, std::string_view name, ConvShape shape)
+    : Conv2d(scope, name, shape, Init::fan_in(shape.in * shape.kernel * shape.kernel)) {}
+
+Conv2d::Conv2d(const Scope& scope, std::string_view name, ConvShape shape, Init weight_init) : shape_(shape) {
+  const Scope own = scope.child(name);
+  weight_ = own.param("weight", {shape.out, shape.in, shape.kernel, shape.kernel}, weight_init);
+  if (shape.bias) bias_ = own.param("bias", {shape.out}, Init::fan_in(shape.in * shape.kernel * shape.kernel));
+}
+
+at::Tensor Conv2d::operator()(const at::Tensor& x) const {
+  return at::conv2d(x, weight_->value(), optional_value(bias_), {shape_.stride, shape_.stride},
+                    {shape_.padding, shape_.padding});
+}
+
+ConvTranspose2d::ConvTranspose2d(const Scope& scope, std::string_view name, ConvShape shape) : shape_(shape) {
+  const Scope own = scope.child(name);
+  // PyTorch counts the fan-in of a transposed convolution over its output channels.
+  const Init init = Init::fan_in(shape.out * shape.kernel * shape.kernel);
+  weight_ = own.param("weight", {shape.in, shape.out, shape.kernel, shape.kernel}, init);
+  if (shape.bias) bias_ = own.param("bias", {shape.out}, init);
+}
+
+at::Tensor ConvTranspose2d::operator()(const at::Tensor& x) const {
+  return at::conv_transpose2d(x, weight_->value(), optional_value(bias_), {shape_.stride, shape_.stride},
+                              {shape_.padding, shape_.padding});
+}
+
+}  // namespace tessera::nn

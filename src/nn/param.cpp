@@ -45,7 +45,7 @@ bool ParamState::bound() const noexcept {
 }
 
 UnitId ModelLayout::add_unit(std::string name, bool fused) {
-  units_.push_back(Unit{std::move(name), {}, fused, false});
+  units_.push_back(Unit{std::move(name), {}, fused, false, false});
   return static_cast<UnitId>(units_.size()) - 1;
 }
 

@@ -17,15 +17,15 @@ struct ImageSize {
 };
 
 struct LisaBatch {
-  at::Tensor images;                 ///< f32 [I,3,S,S], normalised and padded for SAM
-  at::Tensor images_clip;            ///< f32 [I,3,s,s]
-  at::Tensor input_ids;              ///< i64 [C,L]; -200 stands for the image
-  at::Tensor labels;                 ///< i64 [C,L]; -100 ignored
-  at::Tensor attention_mask;         ///< bool [C,L]
-  std::vector<std::int64_t> offset;  ///< [I+1]
-  std::vector<ImageSize> resize;     ///< [I] size after resizing, before padding
-  std::vector<ImageSize> original;   ///< [I] size of the label, i.e. of the original image
-  std::vector<at::Tensor> masks;     ///< [I] f32 [n_b, H_b, W_b]; n_b may be 0
+  at::Tensor images;                       ///< f32 [I,3,S,S], normalised and padded for SAM
+  at::Tensor images_clip;                  ///< f32 [I,3,s,s]
+  at::Tensor input_ids;                    ///< i64 [C,L]; -200 stands for the image
+  at::Tensor labels;                       ///< i64 [C,L]; -100 ignored
+  at::Tensor attention_mask;               ///< bool [C,L]
+  std::vector<std::int64_t> offset;        ///< [I+1]
+  std::vector<ImageSize> resize;           ///< [I] size after resizing, before padding
+  std::vector<ImageSize> original;         ///< [I] size of the label, i.e. of the original image
+  std::vector<at::Tensor> masks;           ///< [I] f32 [n_b, H_b, W_b]; n_b may be 0
   std::vector<std::uint64_t> sample_keys;  ///< [C] names each conversation; dropout depends on it, not on the rank
   std::int64_t images_count() const { return static_cast<std::int64_t>(offset.size()) - 1; }
 };

@@ -69,6 +69,8 @@ struct Unit {
   /// Its function uses parameters of a fused unit (an adapter sits on one of its layers), so it needs a graph even when
   /// nothing of its own trains.
   bool adapted = false;
+  /// Part of the model's files and count, but forward never calls it (CLIP's layers above the selected one).
+  bool idle = false;
 };
 
 /// All units of a model in the order in which forward uses them.
@@ -78,6 +80,7 @@ class ModelLayout {
   /// Names are unique over the layout; a second one throws RunError.
   Param add(UnitId unit, std::string name, std::vector<std::int64_t> shape, Init init, bool buffer = false);
 
+  void mark_idle(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).idle = true; }
   void mark_adapted(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).adapted = true; }
 
   const std::vector<Unit>& units() const noexcept { return units_; }

@@ -1,0 +1,17 @@
+#pragma once
+/// Built-in descriptions: the sizes of known models, without any weights.
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tessera/models/lisa.hpp"
+
+namespace tessera::models {
+
+/// "lisa-7b", "lisa-13b": what train_ds.py builds from LLaVA-Lightning, vocabulary 32003. "lisa-7b-llava1.5",
+/// "lisa-13b-llava1.5": on CLIP at 336 px with the two-layer projector.
+std::vector<std::string> preset_names();
+/// Throws RequestError naming the nearest known name.
+LisaConfig lisa_preset(std::string_view name);
+
+}  // namespace tessera::models

@@ -1,0 +1,27 @@
+#pragma once
+/// The projector from a vision tower's features to the language model's embeddings: `linear`, `mlpNx_gelu`, `identity`.
+/// Names as LLaVA's: `mm_projector.weight` (linear), `mm_projector.0`, `.2`, … (mlp).
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "tessera/nn/layers.hpp"
+#include "tessera/nn/runner.hpp"
+
+namespace tessera::models {
+
+class Projector {
+ public:
+  /// type: mm_projector_type of config.json. Throws RequestError for an unknown one.
+  Projector(nn::ModelLayout& layout, const std::string& prefix, const std::string& type, std::int64_t in,
+            std::int64_t out);
+  /// [B,P,in] to [B,P,out]. `identity` still calls its (empty) unit, so that the order of calls is one rule.
+  at::Tensor forward(const at::Tensor& features, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const;
+
+ private:
+  nn::UnitId unit_ = -1;
+  std::vector<nn::Linear> layers_;
+};
+
+}  // namespace tessera::models

@@ -1,0 +1,49 @@
+#pragma once
+/// BufferPool: the memory that gathered weights and unreduced gradients pass through. Blocks return to the pool and are
+/// used again, so a run's peak is a function of the schedule and not of an allocator. One thread at a time.
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace tessera::shard {
+
+class BufferPool {
+ public:
+  /// Memory on loan; goes back when the last copy of the handle is destroyed.
+  class Block {
+   public:
+    Block() = default;
+    void* data() const { return memory_ ? memory_->mutable_data_ptr() : nullptr; }
+    explicit operator bool() const noexcept { return memory_ != nullptr; }
+    void reset() noexcept { memory_.reset(); }
+
+   private:
+    friend class BufferPool;
+    std::shared_ptr<at::Tensor> memory_;  // uint8 [capacity]
+  };
+
+  explicit BufferPool(c10::Device device);
+
+  /// At least `bytes`, 64-byte aligned, content undefined.
+  Block take(std::int64_t bytes);
+
+  std::int64_t in_use() const noexcept { return state_->in_use; }        ///< bytes on loan now
+  std::int64_t peak() const noexcept { return state_->peak; }            ///< largest in_use since the last reset_peak
+  std::int64_t allocated() const noexcept { return state_->allocated; }  ///< bytes held, on loan or not
+  void reset_peak() noexcept { state_->peak = state_->in_use; }
+
+ private:
+  struct State {
+    std::vector<at::Tensor> free;
+    std::int64_t in_use = 0;
+    std::int64_t peak = 0;
+    std::int64_t allocated = 0;
+  };
+  c10::Device device_;
+  std::shared_ptr<State> state_;  // shared with the blocks on loan, which may outlive the pool
+};
+
+}  // namespace tessera::shard

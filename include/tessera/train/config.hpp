@@ -1,0 +1,75 @@
+#pragma once
+/// TrainConfig: the settings of `tessera train`, under the names of LISA's train_ds.py where it has them.
+/// Data settings (what is read, in which mixture, how batches are cut) are data::LoaderConfig's.
+/// Source: LISA train_ds.py (parse_args).
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tessera/core/options.hpp"
+
+namespace tessera::train {
+
+struct TrainConfig {
+  // model
+  std::string version;            ///< base LLaVA or finished LISA folder
+  std::string vision_tower;       ///< CLIP folder; empty: what the model's config.json names
+  std::string vision_pretrained;  ///< SAM weights (.pth or .safetensors); empty: those in the model folder
+  std::string hub_dir;
+  std::string precision;     ///< fp32, bf16, fp16; empty: bf16 on GPUs, fp32 on CPUs
+  bool random_init = false;  ///< weights that no file holds are drawn; for training from nothing
+  // what trains
+  std::string train_scope = "lisa";
+  std::int64_t lora_r = 8;
+  double lora_alpha = 16;
+  double lora_dropout = 0.05;
+  std::string lora_target_modules = "q_proj,v_proj";
+  bool train_mask_decoder = true;
+  std::int64_t out_dim = 256;
+  // losses
+  double ce_loss_weight = 1.0;
+  double bce_loss_weight = 2.0;
+  double dice_loss_weight = 0.5;
+  std::string loss_normalization = "global";
+  // optimisation
+  double lr = 3e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double adam_eps = 1e-8;
+  double weight_decay = 0.0;
+  double max_grad_norm = 1.0;
+  std::string lr_scheduler_type = "warmup_decay";
+  std::int64_t warmup_steps = 100;
+  bool lr_first_step_full = false;
+  std::int64_t epochs = 10;
+  std::int64_t steps_per_epoch = 500;
+  std::int64_t max_steps = 0;  ///< 0: epochs * steps_per_epoch
+  std::int64_t max_skipped_steps = 20;
+  // run
+  std::string log_base_dir = "./runs";
+  std::string exp_name = "lisa";
+  std::string resume;  ///< checkpoint folder, or "auto"
+  bool auto_resume = true;
+  bool no_eval = false;
+  bool eval_only = false;
+  std::int64_t print_freq = 1;
+  std::int64_t save_steps = 0;  ///< 0: at the end of each epoch
+  std::int64_t save_total_limit = 2;
+  std::int64_t vis_samples = 8;
+  bool export_merged = true;
+  // engine
+  bool gradient_checkpointing = true;
+  bool resident_frozen = false;
+  bool prefetch = true;
+  double comm_timeout_s = 600;
+
+  std::int64_t total_steps() const noexcept { return max_steps > 0 ? max_steps : epochs * steps_per_epoch; }
+  std::string run_dir() const { return log_base_dir + "/" + exp_name; }
+};
+
+void bind(Options& options, TrainConfig& config);
+
+/// Checks across fields, before anything is allocated. Throws RequestError naming the flag.
+void validate(const TrainConfig& config);
+
+}  // namespace tessera::train

@@ -1,0 +1,122 @@
+#include "tessera/train/config.hpp"
+
+#include "tessera/core/error.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+void bind_model(Options& o, TrainConfig& c) {
+  const OptionInfo model{.group = "Model"};
+  o.add("version", &c.version, "folder of the base LLaVA weights or of a finished LISA model",
+        {.group = "Model", .required = true});
+  o.add("vision_tower", &c.vision_tower, "CLIP folder; default: the one that the model's config.json names", model);
+  o.add("vision_pretrained", &c.vision_pretrained, "SAM weights (.pth or .safetensors) where the model folder has none",
+        model);
+  o.add("hub_dir", &c.hub_dir, "folder in which model names are looked up", model);
+  o.add("precision", &c.precision, "arithmetic; default bf16 on GPUs, fp32 on CPUs",
+        {.group = "Model", .choices = {"", "fp32", "bf16", "fp16"}});
+  o.add("random_init", &c.random_init, "draw every weight that no file holds, instead of refusing", model);
+  o.add("out_dim", &c.out_dim, "width of text_hidden_fcs' output", {.group = "Model", .min = 1});
+}
+
+void bind_trained_parts(Options& o, TrainConfig& c) {
+  const OptionInfo trained{.group = "What trains"};
+  o.add("train_scope", &c.train_scope,
+        "lisa: LoRA, embed_tokens, lm_head, text_hidden_fcs and the mask decoder; full: every parameter",
+        {.group = "What trains", .choices = {"lisa", "full"}});
+  o.add("lora_r", &c.lora_r, "rank of LoRA; 0 trains the language model itself", {.group = "What trains", .min = 0});
+  o.add("lora_alpha", &c.lora_alpha, "LoRA's scale is lora_alpha / lora_r", trained);
+  o.add("lora_dropout", &c.lora_dropout, "dropout on LoRA's input", {.group = "What trains", .min = 0});
+  o.add("lora_target_modules", &c.lora_target_modules, "substrings of the layers that get LoRA, comma separated",
+        trained);
+  o.add("train_mask_decoder", &c.train_mask_decoder, "train SAM's mask decoder", trained);
+}
+
+void bind_optimisation(Options& o, TrainConfig& c) {
+  const OptionInfo loss{.group = "Losses"};
+  o.add("ce_loss_weight", &c.ce_loss_weight, "weight of the text loss", loss);
+  o.add("bce_loss_weight", &c.bce_loss_weight, "weight of the mask cross-entropy", loss);
+  o.add("dice_loss_weight", &c.dice_loss_weight, "weight of the mask Dice loss", loss);
+  o.add("loss_normalization", &c.loss_normalization,
+        "global: means over the global batch, the same for any number of ranks; micro_batch: each micro-batch counts "
+        "alike, as the reference has it",
+        {.group = "Losses", .choices = {"global", "micro_batch"}});
+  const OptionInfo optim{.group = "Optimisation"};
+  const OptionInfo positive{.group = "Optimisation", .min = 0};
+  o.add("lr", &c.lr, "peak learning rate", positive);
+  o.add("beta1", &c.beta1, "AdamW", positive);
+  o.add("beta2", &c.beta2, "AdamW", positive);
+  o.add("adam_eps", &c.adam_eps, "AdamW", positive);
+  o.add("weight_decay", &c.weight_decay, "decoupled decay", positive);
+  o.add("max_grad_norm", &c.max_grad_norm, "clip the global norm of the gradient; 0: never", positive);
+  o.add("lr_scheduler_type", &c.lr_scheduler_type, "schedule of the learning rate",
+        {.group = "Optimisation", .choices = {"warmup_decay", "linear", "cosine", "constant"}});
+  o.add("warmup_steps", &c.warmup_steps, "optimiser steps of linear warm-up", positive);
+  o.add("lr_first_step_full", &c.lr_first_step_full, "run step 1 at the full rate, as DeepSpeed up to 0.15.2 did",
+        optim);
+  o.add("epochs", &c.epochs, "epochs of steps_per_epoch optimiser steps", positive);
+  o.add("steps_per_epoch", &c.steps_per_epoch, "optimiser steps from one validation to the next",
+        {.group = "Optimisation", .min = 1});
+  o.add("max_steps", &c.max_steps, "stop after that many optimiser steps; 0: epochs * steps_per_epoch", positive);
+  o.add("max_skipped_steps", &c.max_skipped_steps,
+        "fail after that many steps in a row with a gradient that is not finite", positive);
+}
+
+void bind_run(Options& o, TrainConfig& c) {
+  const OptionInfo run{.group = "Run"};
+  o.add("log_base_dir", &c.log_base_dir, "run folders lie here", run);
+  o.add("exp_name", &c.exp_name, "name of this run's folder", run);
+  o.add("resume", &c.resume, "checkpoint folder to go on from, or auto: the newest whole one of this run", run);
+  o.add("auto_resume", &c.auto_resume, "go on from this run's newest whole checkpoint if there is one", run);
+  o.add("no_eval", &c.no_eval, "no validation", run);
+  o.add("eval_only", &c.eval_only, "one validation and exit", run);
+  o.add("print_freq", &c.print_freq, "a progress line every that many steps", {.group = "Run", .min = 1});
+  o.add("save_steps", &c.save_steps, "a checkpoint every that many steps; 0: at the end of each epoch",
+        {.group = "Run", .min = 0});
+  o.add("save_total_limit", &c.save_total_limit, "checkpoints kept besides the best", {.group = "Run", .min = 1});
+  o.add("vis_samples", &c.vis_samples, "overlays written by the last validation", {.group = "Run", .min = 0});
+  o.add("export_merged", &c.export_merged, "write the merged model folder at the end", run);
+  const OptionInfo engine{.group = "Engine"};
+  o.add("gradient_checkpointing", &c.gradient_checkpointing, "recompute activations in backward", engine);
+  o.add("resident_frozen", &c.resident_frozen, "gather frozen weights once and keep them whole", engine);
+  o.add("prefetch", &c.prefetch, "gather the next unit while this one computes", engine);
+  o.add("comm_timeout_s", &c.comm_timeout_s, "end the job when a collective takes longer",
+        {.group = "Engine", .unit = "s", .min = 1});
+}
+
+void bind_ignored(Options& o) {
+  o.add_ignored("local_rank", "ranks come from mpirun");
+  o.add_ignored("exclude_val", "the reference stores it and never uses it");
+  o.add_ignored("start_epoch", "a resumed run goes on at the step of its checkpoint");
+  o.add_ignored("vis_save_path", "training writes its pictures into the run folder; `tessera chat` takes this flag");
+}
+
+}  // namespace
+
+void bind(Options& options, TrainConfig& config) {
+  bind_model(options, config);
+  bind_trained_parts(options, config);
+  bind_optimisation(options, config);
+  bind_run(options, config);
+  bind_ignored(options);
+}
+
+void validate(const TrainConfig& c) {
+  if (c.lora_dropout >= 1) throw RequestError("--lora_dropout {} must be below 1", c.lora_dropout);
+  if (c.train_scope == "full" && c.lora_r > 0) {
+    throw RequestError("--train_scope full trains every parameter: pass --lora_r 0 with it");
+  }
+  if (c.lora_r > 0 && c.lora_target_modules.empty()) {
+    throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);
+  }
+  if (c.lr_scheduler_type == "warmup_decay" && c.warmup_steps >= c.total_steps() && c.total_steps() > 0 &&
+      !c.eval_only) {
+    throw RequestError("--warmup_steps {} does not leave a step of the {} to decay; lower it", c.warmup_steps,
+                       c.total_steps());
+  }
+  if (c.total_steps() <= 0 && !c.eval_only) throw RequestError("--epochs and --max_steps leave no step to train");
+  if (c.beta1 >= 1 || c.beta2 >= 1) throw RequestError("--beta1 {} and --beta2 {} must be below 1", c.beta1, c.beta2);
+}
+
+}  // namespace tessera::train

@@ -6,6 +6,15 @@
 
 namespace tessera::comm {
 
+namespace {
+template <class E>
+[[noreturn]] void throw_everywhere(const std::string& text) {
+  E error("{}", text);
+  error.mark_everywhere();
+  throw error;
+}
+}  // namespace
+
 std::vector<std::string> gather_texts(Communicator& comm, const std::string& mine) {
   const auto ranks = static_cast<std::size_t>(comm.size());
   auto size = static_cast<std::int64_t>(mine.size());
@@ -44,8 +53,8 @@ void agree(Communicator& comm, std::exception_ptr mine) {
   }
   for (const auto& text : gather_texts(comm, report)) {
     if (text.empty()) continue;
-    if (text.front() == 'q') throw RequestError("{}", text.substr(1));
-    throw RunError("{}", text.substr(1));
+    if (text.front() == 'q') throw_everywhere<RequestError>(text.substr(1));
+    throw_everywhere<RunError>(text.substr(1));
   }
 }
 

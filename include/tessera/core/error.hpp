@@ -23,9 +23,13 @@ class Error : public std::runtime_error {
  public:
   Error(ExitStatus status, const std::string& what) : std::runtime_error(what), status_(status) {}
   ExitStatus status() const noexcept { return status_; }
+  /// Every rank throws this same error (comm::agree), so the job can end in order and rank 0 speaks for all.
+  bool everywhere() const noexcept { return everywhere_; }
+  void mark_everywhere() noexcept { everywhere_ = true; }
 
  private:
   ExitStatus status_;
+  bool everywhere_ = false;
 };
 
 /// What the user asked for cannot be done: flags, files, shapes. Exit status 2.

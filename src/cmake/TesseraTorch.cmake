@@ -25,6 +25,8 @@ get_filename_component(TESSERA_TORCH_LIB_DIR "${TESSERA_TORCH_LIB_DIR}" DIRECTOR
 get_filename_component(TESSERA_TORCH_ROOT "${TESSERA_TORCH_LIB_DIR}" DIRECTORY)
 
 add_library(tessera_torch INTERFACE)
+# LibTorch ships its own, newer fmt among its headers and hides the compiled half, so whoever sees them uses it header-only.
+target_compile_definitions(tessera_torch INTERFACE FMT_HEADER_ONLY=1)
 target_include_directories(tessera_torch SYSTEM INTERFACE
   "${TESSERA_TORCH_INCLUDE_DIR}" "${TESSERA_TORCH_INCLUDE_DIR}/torch/csrc/api/include")
 # Linked by file, not by torch's targets, whose interface properties would bring every CUDA library along: a program on

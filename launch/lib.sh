@@ -45,7 +45,7 @@ env_dir() {
 }
 
 # A marker is the last thing written, and holds what was installed: a stage counts only when both agree.
-stage_done() { cmp -s "$1/.$2-complete" "$TESSERA_ROOT/launch/$3"; }
+stage_done() { [ -x "$1/bin/python" ] && cmp -s "$1/.$2-complete" "$TESSERA_ROOT/launch/$3"; }
 
 # Prints the folder of the complete environment, or fails.
 ready_env() {

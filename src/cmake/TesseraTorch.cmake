@@ -5,6 +5,7 @@
 #   TESSERA_PYTHON the Python whose torch this is, for the tests
 
 # --- where LibTorch is: a folder of CMAKE_PREFIX_PATH, or two above it (the wheel's share/cmake) -------------------------
+# Nothing found here is cached: a changed prefix path must not meet yesterday's library.
 set(tessera_torch_hints)
 foreach(prefix IN LISTS CMAKE_PREFIX_PATH)
   list(APPEND tessera_torch_hints "${prefix}" "${prefix}/../..")
@@ -14,8 +15,8 @@ foreach(folder "${Torch_DIR}" "$ENV{Torch_DIR}")
     list(APPEND tessera_torch_hints "${folder}/../../..")
   endif()
 endforeach()
-find_path(TESSERA_TORCH_INCLUDE_DIR ATen/core/Tensor.h PATH_SUFFIXES include HINTS ${tessera_torch_hints})
-find_library(TESSERA_TORCH_CPU_LIBRARY torch_cpu PATH_SUFFIXES lib HINTS ${tessera_torch_hints})
+find_path(TESSERA_TORCH_INCLUDE_DIR ATen/core/Tensor.h PATH_SUFFIXES include HINTS ${tessera_torch_hints} NO_CACHE)
+find_library(TESSERA_TORCH_CPU_LIBRARY torch_cpu PATH_SUFFIXES lib HINTS ${tessera_torch_hints} NO_CACHE)
 if(NOT TESSERA_TORCH_INCLUDE_DIR OR NOT TESSERA_TORCH_CPU_LIBRARY)
   message(FATAL_ERROR "LibTorch was not found: run ./launch/setup and ./launch/build, or pass "
                       "-DCMAKE_PREFIX_PATH=<the folder of LibTorch, or torch/share/cmake of a wheel>")
@@ -81,20 +82,23 @@ if(TESSERA_HAVE_CUDA)
   if(NOT DEFINED TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
     set(TORCH_CUDA_ARCH_LIST "8.0;9.0;10.0")  # named, since torch's script asks a GPU otherwise and fails without one
   endif()
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES OFF)  # torch's package adds the -gencode flags of TORCH_CUDA_ARCH_LIST
-  endif()
   set(CMAKE_CUDA_STANDARD 17)  # CMake 3.22 does not know nvcc's C++20 flag
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   enable_language(CUDA)
   # LibTorch's own package checks that toolkit and libraries fit and sets the flags of device code. Its targets carry
   # every CUDA library in their interface, so we link the files instead (above and below).
+  # It adds the -gencode flags of TORCH_CUDA_ARCH_LIST and warns of CMake's own list of architectures, and of a profiler
+  # library that no wheel has: only its errors are shown.
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  set(CMAKE_MESSAGE_LOG_LEVEL ERROR)
+  set(Torch_DIR "${TESSERA_TORCH_ROOT}/share/cmake/Torch")
   find_package(Torch REQUIRED CONFIG)
+  unset(CMAKE_MESSAGE_LOG_LEVEL)
 
   # The NCCL that LibTorch itself loads (a second one in a process would be trouble), else the system's.
   file(GLOB tessera_nccl_packages "${TESSERA_TORCH_ROOT}/../nvidia/nccl")
-  find_path(TESSERA_NCCL_INCLUDE_DIR nccl.h HINTS ${tessera_nccl_packages} PATH_SUFFIXES include)
-  find_library(TESSERA_NCCL_LIBRARY NAMES libnccl.so.2 nccl HINTS ${tessera_nccl_packages} PATH_SUFFIXES lib)
+  find_path(TESSERA_NCCL_INCLUDE_DIR nccl.h HINTS ${tessera_nccl_packages} PATH_SUFFIXES include NO_CACHE)
+  find_library(TESSERA_NCCL_LIBRARY NAMES libnccl.so.2 nccl HINTS ${tessera_nccl_packages} PATH_SUFFIXES lib NO_CACHE)
   if(NOT TESSERA_NCCL_INCLUDE_DIR OR NOT TESSERA_NCCL_LIBRARY)
     message(FATAL_ERROR "NCCL was not found: install nvidia-nccl-cu${tessera_torch_major} beside torch or libnccl-dev, "
                         "or pass -DTESSERA_CUDA=OFF")

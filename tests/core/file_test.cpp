@@ -1,12 +1,10 @@
 #include "tessera/core/file.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
-#include <csignal>
 #include <cstring>
-#include <fstream>
 
+#include "support/limits.hpp"
 #include "support/support.hpp"
 #include "tessera/core/error.hpp"
 
@@ -14,39 +12,12 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::FileSizeLimit;
+using testing_support::message_of;
 using testing_support::TempDir;
 
 std::size_t entries_in(const fs::path& directory) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(directory), fs::directory_iterator()));
-}
-
-/// No file of this process may grow beyond `bytes` while this lives: what a full disk does, without filling one.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit now = old_;
-    now.rlim_cur = bytes;
-    setrlimit(RLIMIT_FSIZE, &now);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-
- private:
-  void (*old_handler_)(int);
-  rlimit old_{};
-};
-
-template <class Exception>
-std::string message_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Exception& error) {
-    return error.what();
-  }
-  return "(nothing was thrown)";
 }
 
 TEST(AtomicFile, AppearsOnlyWhenCommitted) {

@@ -2,14 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
-
+#include "support/limits.hpp"
 #include "support/support.hpp"
 #include "tessera/core/error.hpp"
 
 namespace tessera {
 namespace {
 
+using testing_support::message_of;
 using testing_support::TempDir;
 using testing_support::write_file;
 
@@ -40,19 +40,10 @@ struct Settings {
   }
 };
 
-std::string message_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const RequestError& error) {
-    return error.what();
-  }
-  return "(nothing was thrown)";
-}
-
 std::string parse_message(const std::vector<std::string>& args) {
   Settings settings;
   Options options = settings.bind();
-  return message_of([&] { options.parse(args); });
+  return message_of<RequestError>([&] { options.parse(args); });
 }
 
 TEST(Options, ReadsEveryTypeFromFlags) {
@@ -209,7 +200,7 @@ TEST(Options, DemandsWhatIsRequiredUnlessHelpIsAsked) {
   std::string input;
   Options options("tessera inspect", "Shows a file.");
   options.add("input", &input, "the file", {.required = true, .positional = true});
-  EXPECT_EQ(message_of([&] { options.parse({}); }), "--input is required: the file");
+  EXPECT_EQ(message_of<RequestError>([&] { options.parse({}); }), "--input is required: the file");
   EXPECT_TRUE(options.parse({"--help"}).help);
   options.parse({"a.h5"});
   EXPECT_EQ(input, "a.h5");

@@ -6,13 +6,14 @@ TESSERA_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { printf '[tessera] %s\n' "$*"; }
 die() { printf '[tessera] error: %s\n' "$*" >&2; exit 1; }
 
-# Runs its arguments with the lock that every step of setup shares. Waits for another setup and says so.
+# Runs its arguments with a lock held, waiting for another setup if need be. Children inherit the lock: were this script
+# killed while pip still writes, the next one would wait for that pip.
 with_lock() {
   local file=$1; shift
   mkdir -p "$(dirname "$file")"
   (
     flock --nonblock 9 || { say "another setup is running; waiting for it"; flock 9; }
-    "$@" 9>&-
+    "$@"
   ) 9>"$file"
 }
 

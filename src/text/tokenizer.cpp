@@ -1,0 +1,181 @@
+#include "tessera/text/tokenizer.hpp"
+
+#include "tessera/core/error.hpp"
+#include "tessera/core/hash.hpp"
+#include "text/tokenizer_impl.hpp"
+#include "text/unicode.hpp"
+
+namespace tessera::text {
+TokenizerRules lisa_rules(bool start_end) {
+  TokenizerRules rules;
+  rules.release = Release::transformers_4_31;
+  rules.add.push_back({.content = "[SEG]"});
+  if (start_end) {
+    rules.add.push_back({.content = "<im_start>"});
+    rules.add.push_back({.content = "<im_end>"});
+  }
+  return rules;
+}
+
+std::string clean_up_spaces(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> kRewrites[] = {
+      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+  };
+  for (const auto& [from, to] : kRewrites) text = replace_all(text, from, to);
+  return text;
+}
+
+std::string Tokenizer::Impl::piece_of(std::int64_t id) const {
+  if (const AddedToken* token = added.find(id)) return token->content;
+  if (id >= 0 && id < model->size()) return model->piece_of(id);
+  throw RequestError("text: no token of '{}' has id {}; there are {}", folder.string(), id, added.size);
+}
+
+std::optional<std::int64_t> Tokenizer::Impl::id_of(std::string_view token) const {
+  if (const AddedToken* found = added.find(token)) return found->id;
+  return model->id_of(token);
+}
+
+std::optional<std::int64_t> Tokenizer::Impl::role_id(Role role) const {
+  return added.roles[role] ? id_of(*added.roles[role]) : std::nullopt;
+}
+
+void Tokenizer::Impl::finish(const TokenizerRules& rules, const std::vector<std::string>& hashed_files) {
+  for (const AddedToken& wanted : rules.add) {
+    AddedToken token = wanted;
+    token.id = -1;
+    if (release == Release::transformers_4_31) {
+      token.lstrip = token.rstrip = true;
+    } else if (token.special && added.find(token.content) == nullptr) {
+      added.additional.push_back(token.content);
+    }
+    added.add(std::move(token), *model);
+  }
+  for (const auto& role : added.roles) {
+    if (role) special.insert(*role);
+  }
+  special.insert(added.additional.begin(), added.additional.end());
+  for (const std::string& content : special) {
+    if (const auto id = id_of(content)) special_ids.insert(*id);
+  }
+  Hash128 sum;
+  const auto number = [&](std::int64_t value) { sum.update(&value, sizeof value); };
+  const auto text = [&](std::string_view bytes) {
+    number(static_cast<std::int64_t>(bytes.size()));  // so that neighbours cannot trade bytes
+    sum.update(bytes);
+  };
+  for (const std::string& bytes : hashed_files) text(bytes);
+  for (const auto& [id, token] : added.tokens) {
+    added_list.push_back(token);
+    number(id);
+    text(token.content);
+    number(token.lstrip + 2 * token.rstrip + 4 * token.single_word + 8 * token.normalized);
+  }
+  number(release == Release::transformers_4_31 ? 431 : 437);
+  number(legacy + 2 * add_bos + 4 * add_eos + 8 * rules.drop_hash_merges);
+  for (const Role role : {kBos, kEos, kUnk}) number(role_id(role).value_or(-1));
+  hash = sum.hex();
+}
+
+Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+Encoding Tokenizer::encode(std::string_view text) const {
+  require_utf8(text);
+  Encoding out;
+  const auto put = [&](Role role) {
+    out.ids.push_back(*impl_->role_id(role));
+    out.pieces.push_back(*impl_->added.roles[role]);
+  };
+  if (impl_->add_bos) put(kBos);
+  impl_->tokenize(text, out);
+  if (impl_->add_eos) put(kEos);
+  return out;
+}
+
+std::string Tokenizer::decode(std::span<const std::int64_t> ids, bool skip_special) const {
+  std::vector<std::string> pieces;
+  std::vector<std::int64_t> kept;
+  for (const std::int64_t id : ids) {
+    if (skip_special && impl_->special_ids.contains(id)) continue;
+    pieces.push_back(impl_->piece_of(id));
+    kept.push_back(id);
+  }
+  std::string text = impl_->decode(pieces, kept);
+  return impl_->clean_up ? clean_up_spaces(std::move(text)) : text;
+}
+
+std::optional<std::int64_t> Tokenizer::id_of(std::string_view token) const {
+  return impl_->id_of(token);
+}
+
+std::int64_t Tokenizer::require_id(std::string_view token) const {
+  const auto id = id_of(token);
+  if (!id) {
+    throw RequestError("text: the tokenizer of '{}' has no token '{}'; is it the right model folder?",
+                       impl_->folder.string(), token);
+  }
+  return *id;
+}
+
+std::string Tokenizer::token_of(std::int64_t id) const {
+  return impl_->piece_of(id);
+}
+std::int64_t Tokenizer::size() const {
+  return impl_->added.size;
+}
+std::int64_t Tokenizer::base_size() const {
+  return impl_->model->size();
+}
+std::optional<std::int64_t> Tokenizer::bos_id() const {
+  return impl_->role_id(kBos);
+}
+std::optional<std::int64_t> Tokenizer::eos_id() const {
+  return impl_->role_id(kEos);
+}
+std::optional<std::int64_t> Tokenizer::unk_id() const {
+  return impl_->role_id(kUnk);
+}
+
+std::int64_t Tokenizer::pad_id() const {
+  if (const auto unk = unk_id()) return *unk;
+  if (const auto pad = impl_->role_id(kPad)) return *pad;
+  throw RequestError("text: the tokenizer of '{}' has neither an unknown token nor a pad token to pad batches with",
+                     impl_->folder.string());
+}
+
+bool Tokenizer::legacy() const {
+  return impl_->legacy;
+}
+bool Tokenizer::adds_bos() const {
+  return impl_->add_bos;
+}
+Release Tokenizer::release() const {
+  return impl_->release;
+}
+const std::vector<AddedToken>& Tokenizer::added_tokens() const {
+  return impl_->added_list;
+}
+const std::filesystem::path& Tokenizer::folder() const {
+  return impl_->folder;
+}
+const std::string& Tokenizer::content_hash() const {
+  return impl_->hash;
+}
+
+Tokenizer load_tokenizer(const std::filesystem::path& path, const TokenizerRules& rules) {
+  const Folder folder = read_folder(path);
+  switch (folder.kind) {
+    case Kind::sentencepiece:
+      return Tokenizer(make_sentencepiece_tokenizer(folder, rules));
+    case Kind::vocab_and_merges:
+    case Kind::tokenizer_json:
+      break;
+  }
+  throw RequestError("text: '{}' holds a byte-level BPE tokenizer, which is not read yet", path.string());
+}
+
+}  // namespace tessera::text

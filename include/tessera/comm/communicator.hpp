@@ -3,7 +3,10 @@
 ///
 /// Every call is collective: all ranks of the group make it, in the same order, with the same counts and types.
 /// Counts are elements, never bytes, and may exceed 2^31. Nothing here depends on what is in a batch.
-/// Errors: CommError with rank, operation and what the library said.
+/// Several communicators: collectives of different groups may be in flight together, but all ranks must start them in
+/// one order (NCCL launches in host order; a second order can deadlock).
+/// Errors: CommError with rank, operation and what the library said; RunError where the arguments contradict each
+/// other. After a CommError the communicator is unusable, and its next call throws the same text.
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -11,41 +14,28 @@
 #include <string>
 #include <string_view>
 
+#include "tessera/comm/types.hpp"
+
 namespace tessera::comm {
 
-enum class DType : std::uint8_t { f32, f64, bf16, f16, i64, bytes };
-std::size_t size_of(DType type) noexcept;
-std::string_view name_of(DType type) noexcept;
+class FlightRing;
+class ScheduleCheck;
+class Ticket;
 
-enum class ReduceOp : std::uint8_t { sum, max, min };
-
-/// Memory of one rank that takes part: address, elements, type. Host memory for MPI, device memory for NCCL.
-struct Buffer {
-  void* data = nullptr;
-  std::int64_t count = 0;
-  DType type = DType::f32;
-};
-struct ConstBuffer {
-  ConstBuffer() = default;
-  ConstBuffer(const void* d, std::int64_t n, DType t) : data(d), count(n), type(t) {}
-  ConstBuffer(const Buffer& b) : data(b.data), count(b.count), type(b.type) {}  // NOLINT(google-explicit-constructor)
-  const void* data = nullptr;
-  std::int64_t count = 0;
-  DType type = DType::f32;
-};
-
-/// What a rank has moved, by kind of operation. `sent`/`received` follow the bandwidth-optimal count: an all_gather of a
-/// full buffer of P bytes over W ranks counts (W-1)/W * P each way, a reduce_scatter the same, an all_reduce twice that,
-/// a broadcast P out of the root and P into the others.
+/// What a rank has moved, by kind of operation. `sent`/`received` follow the bandwidth-optimal count: an all_gather of
+/// a full buffer of P bytes over W ranks counts (W-1)/W * P each way, a reduce_scatter the same, an all_reduce twice
+/// that (rounded down to whole bytes), a broadcast P out of the root and P into the others.
 struct Traffic {
   std::int64_t calls = 0;
   std::int64_t sent = 0;      ///< bytes
   std::int64_t received = 0;  ///< bytes
 };
-using Counters = std::map<std::string, Traffic, std::less<>>;  ///< "all_gather", "reduce_scatter", "all_reduce", "broadcast"
+using Counters =
+    std::map<std::string, Traffic, std::less<>>;  ///< "all_gather", "reduce_scatter", "all_reduce", "broadcast"
 
 /// A started collective. Its buffers belong to it until wait() returns. Move-only; destroying one that was not waited
-/// for waits (or, while an exception unwinds, leaves it to the abort).
+/// for waits (or, while an exception unwinds, leaves it to the abort); an error met there is thrown by the
+/// communicator's next call.
 class Pending {
  public:
   class State {  // implemented by each transport
@@ -72,7 +62,7 @@ class Pending {
 
 class Communicator {
  public:
-  virtual ~Communicator() = default;
+  virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
@@ -81,13 +71,16 @@ class Communicator {
   virtual std::string_view transport() const noexcept = 0;  ///< "mpi" or "nccl"
 
   /// shard [n] of every rank -> full [n * size], rank-major. `shard.data` may be the rank's own slot of `full`.
-  virtual Pending start_all_gather(ConstBuffer shard, Buffer full) = 0;
-  /// full [n * size] of every rank -> shard [n]: the reduction of slot `rank`. bf16 and f16 are summed in fp32.
-  virtual Pending start_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op) = 0;
+  Pending start_all_gather(ConstBuffer shard, Buffer full);
+  /// full [n * size] of every rank -> shard [n]: the reduction of slot `rank`. `shard.data` may be the rank's own slot
+  /// of `full`. MPI sums in the order of ranks, f16 and bf16 in fp32 with one rounding at the end: for a given size the
+  /// result is the same in every run, and equals that of an all_reduce.
+  Pending start_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op);
   /// In place, the same result on every rank to the bit.
-  virtual Pending start_all_reduce(Buffer data, ReduceOp op) = 0;
-  virtual Pending start_broadcast(Buffer data, int root) = 0;
-  virtual void barrier() = 0;
+  Pending start_all_reduce(Buffer data, ReduceOp op);
+  Pending start_broadcast(Buffer data, int root);
+  /// Host-blocking. Collectives in flight keep progressing.
+  void barrier();
 
   void all_gather(ConstBuffer shard, Buffer full) { start_all_gather(shard, full).wait(); }
   void reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op = ReduceOp::sum) {
@@ -96,18 +89,50 @@ class Communicator {
   void all_reduce(Buffer data, ReduceOp op = ReduceOp::sum) { start_all_reduce(data, op).wait(); }
   void broadcast(Buffer data, int root) { start_broadcast(data, root).wait(); }
 
-  /// Ranks of equal color form a new group, ordered by key then rank. Collective.
-  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
-  /// Frees the library's handle on the good path; collective. The destructor, which may run while an exception unwinds,
-  /// never blocks: it leaks the MPI handle and aborts NCCL.
+  /// Lets every collective in flight of this process advance, whichever communicator started it; returns at once.
+  /// MPI moves data only inside such calls (and waits): call it between pieces of compute. NCCL: polls for errors.
+  virtual void progress() {}
+
+  /// Ranks of equal color form a new group, ordered by key then rank. Collective; first completes what this group has
+  /// in flight. `name` appears in errors and in the flight record.
+  std::unique_ptr<Communicator> split(int color, int key, std::string_view name = "split");
+  /// Frees the library's handle on the good path; collective; first completes what is in flight. The destructor, which
+  /// may run while an exception unwinds, never blocks: it leaks the MPI handle and aborts NCCL.
   virtual void close() = 0;
 
   const Counters& counters() const noexcept { return counters_; }
   void reset_counters() { counters_.clear(); }
 
+  const std::string& name() const noexcept { return name_; }
+  const std::shared_ptr<FlightRing>& flight() const noexcept { return flight_; }
+  /// Debug mode: every later call is first compared across the ranks (see schedule_check.hpp). Collective.
+  void set_schedule_check(std::unique_ptr<ScheduleCheck> check);
+
  protected:
-  Communicator() = default;
+  Communicator(std::string_view name, std::shared_ptr<FlightRing> flight);
+
+  // The transports' part. Arguments are already checked, counted and recorded; `ticket.finish()` is called once the
+  // collective is known to be done. A transport keeps the ticket with its state.
+  using StatePtr = std::unique_ptr<Pending::State>;
+  virtual StatePtr do_all_gather(ConstBuffer shard, Buffer full, Ticket ticket) = 0;
+  virtual StatePtr do_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op, Ticket ticket) = 0;
+  virtual StatePtr do_all_reduce(Buffer data, ReduceOp op, Ticket ticket) = 0;
+  virtual StatePtr do_broadcast(Buffer data, int root, Ticket ticket) = 0;
+  virtual void do_barrier(Ticket ticket) = 0;
+  virtual std::unique_ptr<Communicator> do_split(int color, int key, std::string_view name, Ticket ticket) = 0;
+
+ private:
+  Ticket begin(const Call& call);
+  void count(const Call& call);
+  [[noreturn]] void refuse(const Call& call, const std::string& why) const;
+  void check_memory(const Call& call, const void* data, std::int64_t n) const;
+  void check_alias(const Call& call, ConstBuffer shard, ConstBuffer full) const;
+
   Counters counters_;
+  std::string name_;
+  std::shared_ptr<FlightRing> flight_;
+  std::unique_ptr<ScheduleCheck> check_;
+  std::int64_t sequence_ = 0;
 };
 
 }  // namespace tessera::comm

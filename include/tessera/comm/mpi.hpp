@@ -1,0 +1,14 @@
+#pragma once
+/// The MPI transport: collectives over host memory.
+#include <memory>
+
+#include "tessera/comm/communicator.hpp"
+#include "tessera/comm/mpi_env.hpp"
+
+namespace tessera::comm {
+
+/// A communicator of all ranks. Collective. Close it, or drop it, before `env` ends.
+/// Reductions sum in rank order; their pipeline needs 2 * (size-1) * MpiOptions::segment_bytes of scratch each.
+std::unique_ptr<Communicator> make_mpi(MpiEnv& env);
+
+}  // namespace tessera::comm

@@ -1,0 +1,120 @@
+#include "comm/mpi_engine.hpp"
+
+#include <chrono>
+
+#include "comm/backoff.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::comm {
+
+MpiEngine::MpiEngine(const MpiOptions& options) : options_(options) {
+  if (options.max_message_bytes < 8 || options.max_message_bytes > (std::int64_t{1} << 30)) {
+    throw RunError("comm: max_message_bytes {} is not in 8 to 2^30", options.max_message_bytes);
+  }
+  if (options.segment_bytes < 8) throw RunError("comm: segment_bytes {} is below 8", options.segment_bytes);
+  if (options.progress_thread) thread_ = std::thread([this] { thread_main(); });
+}
+
+MpiEngine::~MpiEngine() {
+  stop();
+}
+
+void MpiEngine::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool MpiEngine::advance_all() {
+  if (!failure_.empty()) throw CommError("{}", failure_);
+  bool finished = false;
+  try {
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+      MpiOp& op = *active_[i];
+      if (!op.advance()) continue;
+      op.done = true;
+      finished = true;
+    }
+  } catch (const std::exception& error) {
+    failure_ = error.what();
+    throw;
+  }
+  if (finished) std::erase_if(active_, [](const auto& op) { return op->done; });
+  return finished;
+}
+
+std::shared_ptr<MpiOp> MpiEngine::start(const std::function<std::shared_ptr<MpiOp>()>& make) {
+  std::shared_ptr<MpiOp> op;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.empty()) throw CommError("{}", failure_);
+    try {
+      op = make();
+    } catch (const std::exception& error) {
+      failure_ = error.what();
+      throw;
+    }
+    active_.push_back(op);
+    advance_all();
+  }
+  if (thread_.joinable()) changed_.notify_all();
+  return op;
+}
+
+bool MpiEngine::test(MpiOp& op) {
+  const std::lock_guard lock(mutex_);
+  if (!op.done) advance_all();
+  return op.done;
+}
+
+void MpiEngine::progress() {
+  const std::lock_guard lock(mutex_);
+  if (!active_.empty()) advance_all();
+}
+
+void MpiEngine::wait(MpiOp& op) {
+  if (thread_.joinable()) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return op.done || !failure_.empty() || stopping_; });
+    if (op.done) return;
+    if (!failure_.empty()) throw CommError("{}", failure_);
+  }
+  Backoff backoff;
+  while (!test(op)) backoff.pause();
+}
+
+void MpiEngine::locked(const std::function<void()>& calls) {
+  const std::lock_guard lock(mutex_);
+  calls();
+}
+
+void MpiEngine::thread_main() {
+  Backoff backoff;
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (active_.empty() || !failure_.empty()) {
+      changed_.wait(lock);
+      backoff.reset();
+      continue;
+    }
+    bool finished = false;
+    try {
+      finished = advance_all();
+    } catch (const std::exception&) {  // kept in failure_; whoever waits throws it
+      finished = true;
+    }
+    lock.unlock();
+    if (finished) {
+      changed_.notify_all();
+      backoff.reset();
+    } else {
+      backoff.pause();
+    }
+    lock.lock();
+  }
+}
+
+}  // namespace tessera::comm

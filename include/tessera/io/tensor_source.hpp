@@ -2,6 +2,7 @@
 /// TensorSource: named tensors in files, read by element ranges, so that each byte of a model is read by the one rank
 /// whose slice holds it and nobody holds the model.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,14 @@ namespace tessera::io {
 enum class Elem : std::uint8_t { f32 /*F32*/, f16 /*F16*/, bf16 /*BF16*/, f64, i64, i32, i16, i8, u8, boolean };
 std::size_t size_of(Elem type) noexcept;
 std::string_view name_of(Elem type) noexcept;  ///< safetensors' spelling: "F32", …
+std::optional<Elem> elem_named(std::string_view name) noexcept;
+
+/// Elements of a shape; nothing when a size is negative or the product (or its bytes at 8 each) leaves 63 bits.
+std::optional<std::int64_t> checked_numel(const std::vector<std::int64_t>& shape) noexcept;
+std::string shape_text(const std::vector<std::int64_t>& shape);  ///< "[2, 3]"
+
+/// `count` elements of `type` at `from`, converted to fp32 (f16 and bf16 exactly; f64 and wide integers rounded).
+void convert_to_f32(Elem type, const void* from, std::int64_t count, float* out);
 
 struct TensorInfo {
   std::string name;  ///< as in the file
@@ -23,7 +32,7 @@ struct TensorInfo {
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
-  /// All tensors, sorted by name.
+  /// All tensors, sorted by name, each name once.
   virtual const std::vector<TensorInfo>& tensors() const = 0;
   /// nullptr when there is none of that name.
   const TensorInfo* find(std::string_view name) const;

@@ -1,0 +1,40 @@
+#pragma once
+/// Weights wherever users keep them: a folder with safetensors or PyTorch files, sharded or not, an adapter, one file.
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "tessera/core/json.hpp"
+#include "tessera/io/sources.hpp"
+
+namespace tessera::io {
+
+/// The weights at `path`. A folder: the first there of model.safetensors, model.safetensors.index.json,
+/// pytorch_model.bin, pytorch_model.bin.index.json, adapter_model.safetensors, adapter_model.bin (transformers' order).
+/// A file: *.index.json, or safetensors or a PyTorch file, told apart by its first bytes.
+/// Only headers are read. Throws RequestError: nothing there, or a file that is not whole.
+SourcePtr open_weights(const std::filesystem::path& path);
+
+/// The file open_weights takes in `folder`; nothing when there is none.
+std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder);
+
+/// A folder with config.json and weights.
+class ModelFolder {
+ public:
+  /// Throws RequestError when the folder or its config.json is missing or malformed.
+  explicit ModelFolder(std::filesystem::path directory);
+  const std::filesystem::path& directory() const noexcept { return directory_; }
+  const JsonView& config() const noexcept { return config_; }
+  bool has_weights() const { return find_weights(directory_).has_value(); }
+  /// Opened anew at each call; throws when the folder has none.
+  SourcePtr weights() const { return open_weights(directory_); }
+  /// A file beside, such as "tokenizer.model"; nothing when it is not there.
+  std::optional<std::filesystem::path> file(const std::string& name) const;
+
+ private:
+  std::filesystem::path directory_;
+  JsonView config_;
+};
+
+}  // namespace tessera::io

@@ -1,0 +1,61 @@
+#include "tessera/io/model_folder.hpp"
+
+#include <array>
+
+#include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
+#include "tessera/io/safetensors.hpp"
+
+namespace tessera::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array kWeightFiles{"model.safetensors",         "model.safetensors.index.json",
+                                  "pytorch_model.bin",         "pytorch_model.bin.index.json",
+                                  "adapter_model.safetensors", "adapter_model.bin"};
+
+SourcePtr open_file(const std::string& path) {
+  if (path.ends_with(".index.json")) return std::make_shared<ShardedSource>(path, open_file);
+  return std::make_shared<SafetensorsReader>(path);
+}
+
+}  // namespace
+
+std::optional<fs::path> find_weights(const fs::path& folder) {
+  for (const char* name : kWeightFiles) {
+    if (fs::exists(folder / name)) return folder / name;
+  }
+  return std::nullopt;
+}
+
+SourcePtr open_weights(const fs::path& path) {
+  if (!fs::is_directory(path)) return open_file(path.string());
+  const auto found = find_weights(path);
+  if (!found) {
+    throw RequestError("'{}': no weights; one of these was expected: {}", path.string(), fmt::join(kWeightFiles, ", "));
+  }
+  return open_file(found->string());
+}
+
+namespace {
+
+JsonView read_config(const fs::path& directory) {
+  if (!fs::is_directory(directory)) throw RequestError("'{}': there is no such folder", directory.string());
+  const auto path = directory / "config.json";
+  if (!fs::exists(path)) throw RequestError("'{}': no config.json there; is it a model folder?", directory.string());
+  JsonView config = read_json(path);
+  if (!config.is_object()) throw RequestError("'{}': is not a JSON object", path.string());
+  return config;
+}
+
+}  // namespace
+
+ModelFolder::ModelFolder(fs::path directory) : directory_(std::move(directory)), config_(read_config(directory_)) {}
+
+std::optional<fs::path> ModelFolder::file(const std::string& name) const {
+  const auto path = directory_ / name;
+  return fs::exists(path) ? std::optional(path) : std::nullopt;
+}
+
+}  // namespace tessera::io

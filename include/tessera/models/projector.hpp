@@ -16,7 +16,7 @@ class Projector {
   /// type: mm_projector_type of config.json. Throws RequestError for an unknown one.
   Projector(nn::ModelLayout& layout, const std::string& prefix, const std::string& type, std::int64_t in,
             std::int64_t out);
-  /// [B,P,in] to [B,P,out]. `identity` still calls its (empty) unit, so that the order of calls is one rule.
+  /// [B,P,in] to [B,P,out]. `identity` has no unit and returns its input.
   at::Tensor forward(const at::Tensor& features, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const;
 
  private:

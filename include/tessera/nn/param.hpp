@@ -114,7 +114,9 @@ class Scope {
   Param buffer(std::string_view name, std::vector<std::int64_t> shape, Init init) const {
     return layout_->add(unit_, join(name), std::move(shape), init, true);
   }
+  /// An empty name is the scope itself.
   std::string join(std::string_view name) const {
+    if (name.empty()) return prefix_;
     return prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name);
   }
   ModelLayout& layout() const noexcept { return *layout_; }

@@ -1,0 +1,251 @@
+#include "tessera/models/lisa.hpp"
+
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include "lisa_sequence.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/models/projector.hpp"
+
+namespace tessera::models {
+
+/// text_hidden_fcs, SAM's prompt encoder and mask decoder: one unit, called once for all prompts of a micro-batch.
+struct MaskHead {
+  nn::UnitId unit;
+  nn::Linear fc0, fc2;
+  SamPromptEncoder prompts;
+  SamMaskDecoder decoder;
+
+  MaskHead(nn::ModelLayout& layout, const LisaConfig& config)
+      : unit(layout.add_unit("model.visual_model.mask_decoder")) {
+    const nn::Scope fcs(layout, unit, "model.text_hidden_fcs.0");
+    fc0 = nn::Linear(fcs, "0", config.llama.hidden_size, config.llama.hidden_size, true);
+    fc2 = nn::Linear(fcs, "2", config.llama.hidden_size, config.out_dim, true);
+    const nn::Scope sam(layout, unit, "model.visual_model");
+    prompts = SamPromptEncoder(sam.child("prompt_encoder"), config.sam);
+    decoder = SamMaskDecoder(sam.child("mask_decoder"), config.sam);
+  }
+};
+
+struct LisaModel::Parts {
+  LisaConfig config;
+  Llama llama;
+  ClipVision clip;
+  Projector projector;
+  SamImageEncoder sam;
+  MaskHead mask_head;
+
+  // The order of the members' construction is the order of the units.
+  Parts(nn::ModelLayout& layout, LisaConfig given)
+      : config(std::move(given)),
+        llama(embedding_first(layout, config.llama)),
+        clip(layout, config.clip, "model.vision_tower.vision_tower.vision_model",
+             ClipVision::layers_for(config.select_layer, config.clip.layers)),
+        projector(layout, "model.mm_projector", config.projector_type, config.clip.hidden_size,
+                  config.llama.hidden_size),
+        sam(layout, config.sam, "model.visual_model.image_encoder"),
+        mask_head(decoder_then_mask_head(layout)) {}
+
+  static Llama embedding_first(nn::ModelLayout& layout, const LlamaConfig& llama_config) {
+    Llama model(llama_config);
+    model.add_embedding(layout);
+    return model;
+  }
+  MaskHead decoder_then_mask_head(nn::ModelLayout& layout) {
+    llama.add_decoder(layout);
+    return {layout, config};
+  }
+};
+
+LisaModel::LisaModel(nn::ModelLayout& layout, LisaConfig config)
+    : parts_(std::make_unique<Parts>(layout, std::move(config))) {}
+LisaModel::~LisaModel() = default;
+LisaModel::LisaModel(LisaModel&&) noexcept = default;
+const LisaConfig& LisaModel::config() const {
+  return parts_->config;
+}
+
+LisaCounts count_targets(const LisaBatch& batch) {
+  LisaCounts counts;
+  const std::int64_t length = batch.labels.size(1);
+  if (length > 1) {
+    const at::Tensor scored = batch.labels.ne(kIgnoreLabel).logical_and(batch.input_ids.ne(kImageToken));
+    counts.target_tokens = scored.narrow(1, 1, length - 1).sum().item<std::int64_t>();
+  }
+  for (const at::Tensor& masks : batch.masks) counts.masks += masks.size(0);
+  return counts;
+}
+
+namespace {
+
+at::Tensor flat_positions(const at::Tensor& row_and_column, std::int64_t length) {
+  return row_and_column.select(1, 0).mul(length).add(row_and_column.select(1, 1));
+}
+
+struct HeadResult {
+  at::Tensor seg_hidden;  ///< [n,D] after the final norm
+  at::Tensor ce_sum;
+  at::Tensor logits;        ///< [C,T,V] when asked for
+  at::Tensor final_hidden;  ///< [C,T,D] when asked for
+};
+
+/// Final norm and head. Only positions that carry a label or precede a [SEG] are normalised and multiplied out, unless
+/// all are asked for.
+HeadResult run_head(const Llama& llama, const at::Tensor& hidden, const LisaSequence& plan, nn::UnitRunner& runner,
+                    const nn::ForwardContext& ctx, const LisaForwardOptions& options) {
+  const std::int64_t length = hidden.size(1);
+  const std::int64_t width = hidden.size(2);
+  const at::Tensor seg = flat_positions(plan.seg_positions, length);
+  const NextTokenTargets scored = options.losses ? next_token_targets(plan.labels) : NextTokenTargets{};
+  const bool losses = options.losses;
+  const bool full = options.full_logits;
+  const bool trace = options.trace;
+  const nn::Tensors out = runner.run(llama.head_unit(), {hidden}, [=, &llama](const nn::Tensors& in) {
+    const at::Tensor rows = in.at(0).reshape({-1, width});
+    nn::Tensors results;
+    if (full || trace) {
+      const at::Tensor normed = llama.final_norm(in.at(0));
+      const at::Tensor flat = normed.reshape({-1, width});
+      const at::Tensor logits = full ? llama.head(normed, ctx) : at::Tensor();
+      results.push_back(flat.index_select(0, seg));
+      if (losses) {
+        const at::Tensor needed = full ? logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions)
+                                       : llama.head(flat.index_select(0, scored.positions), ctx);
+        results.push_back(cross_entropy_sum(needed, scored.targets));
+      }
+      if (full) results.push_back(logits);
+      if (trace) results.push_back(normed);
+      return results;
+    }
+    results.push_back(llama.final_norm(rows.index_select(0, seg)));
+    if (losses) {
+      const at::Tensor needed = llama.head(llama.final_norm(rows.index_select(0, scored.positions)), ctx);
+      results.push_back(cross_entropy_sum(needed, scored.targets));
+    }
+    return results;
+  });
+  HeadResult result;
+  std::size_t next = 0;
+  result.seg_hidden = out.at(next++);
+  if (losses) result.ce_sum = out.at(next++);
+  if (full) result.logits = out.at(next++);
+  if (trace) result.final_hidden = out.at(next++);
+  return result;
+}
+
+struct MaskResult {
+  at::Tensor pred_embeddings;  ///< [n,out_dim]
+  SamMasks masks;              ///< [n,1,…]
+};
+
+MaskResult run_mask_head(const MaskHead& head, const at::Tensor& seg_hidden, const at::Tensor& image_embeddings,
+                         const std::vector<std::int64_t>& counts, nn::UnitRunner& runner,
+                         const nn::ForwardContext& ctx) {
+  std::vector<std::int64_t> image_of_prompt;
+  for (std::size_t b = 0; b < counts.size(); ++b) {
+    image_of_prompt.insert(image_of_prompt.end(), static_cast<std::size_t>(counts[b]), static_cast<std::int64_t>(b));
+  }
+  const at::Tensor index =
+      at::tensor(image_of_prompt, at::TensorOptions().dtype(at::kLong)).to(image_embeddings.device());
+  const nn::Tensors out =
+      runner.run(head.unit, {seg_hidden, image_embeddings}, [&head, index, ctx](const nn::Tensors& in) {
+        const at::Tensor text = head.fc2(head.fc0(in.at(0), ctx).relu(), ctx);
+        SamPrompts given;
+        given.text = text;
+        const SamPromptEmbeddings prompts = head.prompts(given);
+        const SamMasks masks =
+            head.decoder(in.at(1).index_select(0, index), head.prompts.image_pe(), prompts, false, ctx);
+        return nn::Tensors{text, masks.low_res, masks.iou};
+      });
+  return {out.at(0), {out.at(1), out.at(2)}};
+}
+
+/// Sum over the micro-batch, divided by a given count; 0, with its graph, when there is nothing.
+at::Tensor weighted(const at::Tensor& sum, double weight, double count) {
+  return sum.mul(count > 0 ? weight / count : 0.0);
+}
+
+}  // namespace
+
+namespace {
+
+void fill_losses(LisaOutputs& out, const LisaBatch& batch, const at::Tensor& ce_sum,
+                 const LisaForwardOptions& options) {
+  const LossScale scale = options.scale ? *options.scale : LossScale::from(count_targets(batch));
+  at::Tensor bce = at::zeros({}, ce_sum.options().requires_grad(false));
+  at::Tensor dice = at::zeros({}, bce.options());
+  for (std::size_t b = 0; b < batch.masks.size(); ++b) {
+    const at::Tensor target = batch.masks[b].to(at::kFloat);
+    bce = bce.add(mask_bce_sum(out.pred_masks[b], target));
+    dice = dice.add(mask_dice_sum(out.pred_masks[b], target));
+  }
+  out.ce_loss = weighted(ce_sum, options.weights.ce, scale.ce_tokens);
+  out.mask_bce_loss = weighted(bce, options.weights.bce, scale.masks);
+  out.mask_dice_loss = weighted(dice, options.weights.dice, scale.masks);
+  out.mask_loss = out.mask_bce_loss.add(out.mask_dice_loss);
+  out.loss = out.ce_loss.add(out.mask_loss);
+}
+
+void fill_masks(LisaOutputs& out, const LisaBatch& batch, const MaskResult& result, const LisaSequence& plan,
+                const LisaConfig& config, bool trace) {
+  std::int64_t first = 0;
+  for (std::size_t b = 0; b < plan.seg_counts.size(); ++b) {
+    const at::Tensor low_res = result.masks.low_res.narrow(0, first, plan.seg_counts[b]);
+    out.pred_masks.push_back(postprocess_masks(low_res, config.sam.image_size, batch.resize[b], batch.original[b]));
+    if (trace) {
+      out.low_res_masks.push_back(low_res);
+      out.iou_predictions.push_back(result.masks.iou.narrow(0, first, plan.seg_counts[b]));
+    }
+    first += plan.seg_counts[b];
+  }
+}
+
+}  // namespace
+
+LisaOutputs LisaModel::forward(const LisaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+                               const LisaForwardOptions& options) const {
+  const Parts& p = *parts_;
+  const LisaSequence plan = plan_sequence(batch, p.config, options.losses);
+  nn::ForwardContext row_ctx = ctx;
+  row_ctx.sample_keys = batch.sample_keys;
+  nn::ForwardContext image_ctx = ctx;  // the towers see images, not conversations
+  image_ctx.sample_keys.clear();
+  for (std::int64_t b = 0; b < batch.images_count() && !batch.sample_keys.empty(); ++b) {
+    image_ctx.sample_keys.push_back(
+        batch.sample_keys.at(static_cast<std::size_t>(batch.offset[static_cast<std::size_t>(b)])));
+  }
+
+  const at::Tensor text = p.llama.embed(plan.ids, runner);
+  // The class token is dropped; the picture is seen once, however many conversations it has.
+  const at::Tensor tower = p.clip.forward(batch.images_clip, runner, image_ctx);
+  const at::Tensor features = tower.narrow(1, 1, p.config.clip.patches());
+  const at::Tensor projected = p.projector.forward(features, runner, image_ctx);
+  const at::Tensor image_embeddings = p.sam.forward(batch.images, runner, image_ctx);
+  const at::Tensor sequence = splice(text, projected.index_select(0, plan.image_of_row), plan.placeholder);
+
+  LisaOutputs out;
+  nn::Tensors layers;
+  const at::Tensor hidden = p.llama.decode(sequence, plan.mask, runner, row_ctx, options.trace ? &layers : nullptr);
+  const HeadResult head = run_head(p.llama, hidden, plan, runner, row_ctx, options);
+  nn::ForwardContext mask_ctx = ctx;
+  mask_ctx.sample_keys.clear();
+  const MaskResult masks =
+      run_mask_head(p.mask_head, head.seg_hidden, image_embeddings, plan.seg_counts, runner, mask_ctx);
+  fill_masks(out, batch, masks, plan, p.config, options.trace);
+  if (options.losses) fill_losses(out, batch, head.ce_sum, options);
+  out.logits = head.logits;
+  if (options.trace) {
+    layers.push_back(head.final_hidden);
+    out.hidden_states = std::move(layers);
+    out.final_hidden = head.final_hidden;
+    out.clip_features = features;
+    out.projected_features = projected;
+    out.sam_image_embeddings = image_embeddings;
+    out.pred_embeddings = masks.pred_embeddings;
+    out.seg_positions = plan.seg_positions;
+  }
+  return out;
+}
+
+}  // namespace tessera::models

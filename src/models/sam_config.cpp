@@ -1,0 +1,75 @@
+#include "json_fields.hpp"
+#include "tessera/models/sam.hpp"
+
+namespace tessera::models {
+namespace {
+
+void validate(const SamConfig& config, const std::string& where) {
+  require_divides(where, "patch_size", config.patch_size, "image_size", config.image_size);
+  require_divides(where, "num_heads", config.num_heads, "embed_dim", config.embed_dim);
+  require_divides(where, "2 * decoder_num_heads", 2 * config.decoder_num_heads, "prompt_embed_dim",
+                  config.prompt_embed_dim);
+  require_divides(where, "8 (up-scaling channels)", 8, "prompt_embed_dim", config.prompt_embed_dim);
+  require_divides(where, "4 (down-scaling channels)", 4, "mask_in_chans", config.mask_in_chans);
+}
+
+}  // namespace
+
+SamConfig SamConfig::from_json(const nlohmann::json& json) {
+  const JsonFields fields(json, "config.json: sam_config");
+  SamConfig c;
+  c.image_size = fields.integer("image_size", c.image_size);
+  c.patch_size = fields.integer("patch_size", c.patch_size);
+  c.embed_dim = fields.integer("embed_dim", c.embed_dim);
+  c.depth = fields.integer("depth", c.depth);
+  c.num_heads = fields.integer("num_heads", c.num_heads);
+  c.mlp_ratio = fields.number("mlp_ratio", c.mlp_ratio);
+  c.global_attn_indexes = fields.integers("global_attn_indexes", c.global_attn_indexes);
+  c.window_size = fields.integer("window_size", c.window_size, 0);
+  c.prompt_embed_dim = fields.integer("prompt_embed_dim", c.prompt_embed_dim);
+  c.mask_in_chans = fields.integer("mask_in_chans", c.mask_in_chans);
+  c.decoder_depth = fields.integer("decoder_depth", c.decoder_depth);
+  c.decoder_mlp_dim = fields.integer("decoder_mlp_dim", c.decoder_mlp_dim);
+  c.decoder_num_heads = fields.integer("decoder_num_heads", c.decoder_num_heads);
+  c.num_multimask_outputs = fields.integer("num_multimask_outputs", c.num_multimask_outputs);
+  c.iou_head_depth = fields.integer("iou_head_depth", c.iou_head_depth);
+  c.iou_head_hidden_dim = fields.integer("iou_head_hidden_dim", c.iou_head_hidden_dim);
+  c.norm_eps = fields.number("norm_eps", c.norm_eps);
+  validate(c, fields.where());
+  return c;
+}
+
+SamConfig SamConfig::from_transformers(const nlohmann::json& json) {
+  const JsonFields root(json, "config.json");
+  const auto part = [&](const char* key) { return root.has(key) ? json.at(key) : nlohmann::json::object(); };
+  const nlohmann::json vision_json = part("vision_config");
+  const nlohmann::json prompt_json = part("prompt_encoder_config");
+  const nlohmann::json decoder_json = part("mask_decoder_config");
+  const JsonFields vision(vision_json, "config.json: vision_config");
+  const JsonFields prompt(prompt_json, "config.json: prompt_encoder_config");
+  const JsonFields decoder(decoder_json, "config.json: mask_decoder_config");
+  SamConfig c;  // the fallbacks are transformers' own defaults (ViT-B)
+  c.image_size = vision.integer("image_size", 1024);
+  c.patch_size = vision.integer("patch_size", 16);
+  c.embed_dim = vision.integer("hidden_size", 768);
+  c.depth = vision.integer("num_hidden_layers", 12);
+  c.num_heads = vision.integer("num_attention_heads", 12);
+  c.mlp_ratio = vision.number("mlp_ratio", 4.0);
+  if (vision.has("mlp_dim"))
+    c.mlp_ratio = static_cast<double>(vision.integer("mlp_dim", std::nullopt)) / static_cast<double>(c.embed_dim);
+  c.global_attn_indexes = vision.integers("global_attn_indexes", {2, 5, 8, 11});
+  c.window_size = vision.integer("window_size", 14, 0);
+  c.prompt_embed_dim = vision.integer("output_channels", 256);
+  c.mask_in_chans = prompt.integer("mask_input_channels", 16);
+  c.decoder_depth = decoder.integer("num_hidden_layers", 2);
+  c.decoder_mlp_dim = decoder.integer("mlp_dim", 2048);
+  c.decoder_num_heads = decoder.integer("num_attention_heads", 8);
+  c.num_multimask_outputs = decoder.integer("num_multimask_outputs", 3);
+  c.iou_head_depth = decoder.integer("iou_head_depth", 3);
+  c.iou_head_hidden_dim = decoder.integer("iou_head_hidden_dim", 256);
+  c.norm_eps = decoder.number("layer_norm_eps", 1e-6);
+  validate(c, "config.json");
+  return c;
+}
+
+}  // namespace tessera::models

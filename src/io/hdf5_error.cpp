@@ -7,8 +7,8 @@ namespace tessera::io {
 static_assert(std::is_same_v<hid_t, std::int64_t> || sizeof(hid_t) == sizeof(std::int64_t));
 
 H5Silence::H5Silence() noexcept {
-  // Every file of ours is closed by its owner. Where closing failed (a full disk), HDF5 keeps the file and crashes over it
-  // when it shuts down at the program's end; so it does not.
+  // Every file of ours is closed by its owner. Where closing failed (a full disk), HDF5 keeps the file and crashes over
+  // it when it shuts down at the program's end; so it does not.
   static const herr_t no_shutdown = H5dont_atexit();
   static_cast<void>(no_shutdown);
   H5Eget_auto2(H5E_DEFAULT, &function_, &data_);

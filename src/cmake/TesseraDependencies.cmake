@@ -29,7 +29,8 @@ foreach(entry "fmt:libfmt-dev" "spdlog:libspdlog-dev" "nlohmann_json:nlohmann-js
   tessera_require(${package}_FOUND "${package}" ${debian})
 endforeach()
 foreach(entry "SENTENCEPIECE:sentencepiece:libsentencepiece-dev" "PCRE2:libpcre2-8:libpcre2-dev"
-              "UTF8PROC:libutf8proc:libutf8proc-dev" "XXHASH:libxxhash:libxxhash-dev" "WEBP:libwebp:libwebp-dev")
+              "UTF8PROC:libutf8proc:libutf8proc-dev" "XXHASH:libxxhash:libxxhash-dev" "WEBP:libwebp:libwebp-dev"
+              "WEBPDEMUX:libwebpdemux:libwebp-dev")
   string(REPLACE ":" ";" entry "${entry}")
   list(GET entry 0 prefix)
   list(GET entry 1 module)

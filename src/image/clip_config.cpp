@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/json.hpp"
 #include "tessera/image/preprocess.hpp"
 
 namespace tessera::image {
@@ -109,7 +110,8 @@ Aspect aspect_from_name(std::string_view name) {
 }
 
 ClipImageConfig clip_config_from_json(std::string_view text, std::string_view label) {
-  const Json json = Json::parse(text, nullptr, false);
+  const JsonView document = parse_json(text, std::string(label));
+  const Json& json = document.raw();
   if (!json.is_object()) throw RequestError("{}: this is no JSON object", label);
   ClipImageConfig config;
   read_flag(json, "do_resize", label, config.resize);
@@ -156,7 +158,8 @@ GridPinpoints pinpoints_from_text(std::string_view text, std::int64_t tile, std:
   if (text.find('x') != std::string_view::npos) return grid_range(text, tile, label);
   std::string list(text);
   for (char& c : list) c = c == '(' ? '[' : c == ')' ? ']' : c;  // a Python list of pairs
-  const Json json = Json::parse(list, nullptr, false);
+  const JsonView document = parse_json(list, std::string(label));
+  const Json& json = document.raw();
   if (!json.is_array() || json.empty())
     throw RequestError("{}: image_grid_pinpoints '{}' is no list of [width, height]", label, text);
   GridPinpoints pinpoints;

@@ -3,8 +3,9 @@
 #include <cstdio>
 #include <cstring>
 
-#include <jerror.h>
 #include <jpeglib.h>
+
+#include <jerror.h>  // after jpeglib.h: some of its codes depend on what that declares
 
 #include "codec.hpp"
 #include "tessera/core/error.hpp"

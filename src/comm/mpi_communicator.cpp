@@ -14,7 +14,7 @@ class MpiState final : public Pending::State {
   MpiState(std::shared_ptr<MpiEngine> engine, std::shared_ptr<MpiOp> op)
       : engine_(std::move(engine)), op_(std::move(op)) {}
   void wait() override { engine_->wait(*op_); }
-  bool test() override { return engine_->test(*op_); }
+  bool test() override { return engine_->test(*op_) == Step::done; }
 
  private:
   std::shared_ptr<MpiEngine> engine_;

@@ -1,5 +1,6 @@
 #include "comm/mpi_engine.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 #include "comm/backoff.hpp"
@@ -28,22 +29,22 @@ void MpiEngine::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool MpiEngine::advance_all() {
+Step MpiEngine::advance_all() {
   if (!failure_.empty()) throw CommError("{}", failure_);
-  bool finished = false;
+  Step most = Step::idle;
   try {
     for (std::size_t i = 0; i < active_.size(); ++i) {
       MpiOp& op = *active_[i];
-      if (!op.advance()) continue;
-      op.done = true;
-      finished = true;
+      const Step step = op.advance();
+      op.done = step == Step::done;
+      most = std::max(most, step);
     }
   } catch (const std::exception& error) {
     failure_ = error.what();
     throw;
   }
-  if (finished) std::erase_if(active_, [](const auto& op) { return op->done; });
-  return finished;
+  if (most == Step::done) std::erase_if(active_, [](const auto& op) { return op->done; });
+  return most;
 }
 
 std::shared_ptr<MpiOp> MpiEngine::start(const std::function<std::shared_ptr<MpiOp>()>& make) {
@@ -64,10 +65,11 @@ std::shared_ptr<MpiOp> MpiEngine::start(const std::function<std::shared_ptr<MpiO
   return op;
 }
 
-bool MpiEngine::test(MpiOp& op) {
+Step MpiEngine::test(MpiOp& op) {
   const std::lock_guard lock(mutex_);
-  if (!op.done) advance_all();
-  return op.done;
+  if (op.done) return Step::done;
+  const Step most = advance_all();
+  return op.done ? Step::done : std::min(most, Step::moved);
 }
 
 void MpiEngine::progress() {
@@ -83,7 +85,9 @@ void MpiEngine::wait(MpiOp& op) {
     if (!failure_.empty()) throw CommError("{}", failure_);
   }
   Backoff backoff;
-  while (!test(op)) backoff.pause();
+  for (Step step = test(op); step != Step::done; step = test(op)) {
+    step == Step::moved ? backoff.reset() : backoff.pause();
+  }
 }
 
 void MpiEngine::locked(const std::function<void()>& calls) {
@@ -100,19 +104,14 @@ void MpiEngine::thread_main() {
       backoff.reset();
       continue;
     }
-    bool finished = false;
+    Step step = Step::done;
     try {
-      finished = advance_all();
+      step = advance_all();
     } catch (const std::exception&) {  // kept in failure_; whoever waits throws it
-      finished = true;
     }
     lock.unlock();
-    if (finished) {
-      changed_.notify_all();
-      backoff.reset();
-    } else {
-      backoff.pause();
-    }
+    if (step == Step::done) changed_.notify_all();
+    step == Step::idle ? backoff.pause() : backoff.reset();
     lock.lock();
   }
 }

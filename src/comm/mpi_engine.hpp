@@ -14,12 +14,14 @@
 
 namespace tessera::comm {
 
+enum class Step { idle, moved, done };
+
 /// A collective as a machine of steps. All members are called with the engine's lock held.
 class MpiOp {
  public:
   virtual ~MpiOp() = default;
-  /// Posts what can be posted and takes what has arrived; true once done. Never blocks. Throws CommError.
-  virtual bool advance() = 0;
+  /// Posts what can be posted and takes what has arrived. Never blocks; not called again once done. Throws CommError.
+  virtual Step advance() = 0;
   bool done = false;
 };
 
@@ -34,7 +36,8 @@ class MpiEngine {
 
   /// Makes an operation under the lock, advances it once and drives it from then on.
   std::shared_ptr<MpiOp> start(const std::function<std::shared_ptr<MpiOp>()>& make);
-  bool test(MpiOp& op);
+  /// Advances everything in flight; done when `op` is.
+  Step test(MpiOp& op);
   void wait(MpiOp& op);
   void progress();
   /// Runs `calls` of MPI under the lock.
@@ -43,7 +46,7 @@ class MpiEngine {
   void stop();
 
  private:
-  bool advance_all();  // true when something finished; lock held
+  Step advance_all();  // the most that any of them did; lock held
   void thread_main();
 
   MpiOptions options_;

@@ -51,10 +51,11 @@ class OpBase : public MpiOp {
   OpBase(const MpiPlace& place, Ticket ticket) : place_(place), ticket_(std::move(ticket)) {}
   int to(int step) const { return (place_.rank + step) % place_.size; }
   int from(int step) const { return (place_.rank + place_.size - step) % place_.size; }
-  bool finished() {
+  Step finished() {
     ticket_.finish();
-    return true;
+    return Step::done;
   }
+  Step done_when(bool all) { return all ? finished() : Step::idle; }
 
   MpiPlace place_;
   Ticket ticket_;
@@ -94,13 +95,14 @@ class ReducePhase {
         windows * static_cast<std::size_t>((place.size - 1) * scratch_stride_));
   }
 
-  bool advance() {
+  Step advance() {
+    const std::int64_t before = reduced_;
     while (reduced_ < segments_) {
       while (posted_ < segments_ && posted_ - reduced_ < kWindow) post(posted_++);
-      if (!window(reduced_).done()) return false;
+      if (!window(reduced_).done()) return reduced_ > before ? Step::moved : Step::idle;
       reduce(reduced_++);
     }
-    return true;
+    return Step::done;
   }
 
  private:
@@ -172,7 +174,7 @@ class AllGather final : public OpBase {
     std::byte* slot = all + shard.count * width * place_.rank;
     if (shard.count > 0 && slot != own) std::memcpy(slot, own, static_cast<std::size_t>(shard.count * width));
   }
-  bool advance() override { return messages_.done() && finished(); }
+  Step advance() override { return done_when(messages_.done()); }
 
  private:
   Messages messages_;
@@ -184,7 +186,10 @@ class ReduceScatter final : public OpBase {
       : OpBase(place, std::move(ticket)),
         phase_(place_, {shard.count, full.count}, static_cast<const std::byte*>(full.data),
                static_cast<std::byte*>(shard.data), full.type, op, ticket_.what()) {}
-  bool advance() override { return phase_.advance() && finished(); }
+  Step advance() override {
+    const Step step = phase_.advance();
+    return step == Step::done ? finished() : step;
+  }
 
  private:
   ReducePhase phase_;
@@ -202,13 +207,13 @@ class LargeAllReduce final : public OpBase {
         reduce_(place_, slots_, data_, own_, data.type, op, ticket_.what()),
         gather_(place_, ticket_.what()) {}
 
-  bool advance() override {
-    if (!gathering_) {
-      if (!reduce_.advance()) return false;
-      post_gather(gather_, place_, slots_, own_, data_, width_);
-      gathering_ = true;
-    }
-    return gather_.done() && finished();
+  Step advance() override {
+    if (gathering_) return done_when(gather_.done());
+    const Step step = reduce_.advance();
+    if (step != Step::done) return step;
+    post_gather(gather_, place_, slots_, own_, data_, width_);
+    gathering_ = true;
+    return Step::moved;
   }
 
  private:
@@ -231,8 +236,8 @@ class SmallAllReduce final : public OpBase {
     post_gather(messages_, place_, {bytes, bytes * place.size}, static_cast<const std::byte*>(data.data), all_.data(),
                 1);
   }
-  bool advance() override {
-    if (!messages_.done()) return false;
+  Step advance() override {
+    if (!messages_.done()) return Step::idle;
     const std::size_t bytes = all_.size() / static_cast<std::size_t>(place_.size);
     std::vector<const void*> sources(static_cast<std::size_t>(place_.size));
     for (std::size_t r = 0; r < sources.size(); ++r) sources[r] = all_.data() + r * bytes;
@@ -259,7 +264,7 @@ class Broadcast final : public OpBase {
                       "MPI_Ibcast");
     });
   }
-  bool advance() override { return messages_.done() && finished(); }
+  Step advance() override { return done_when(messages_.done()); }
 
  private:
   Messages messages_;
@@ -270,7 +275,7 @@ class Barrier final : public OpBase {
   Barrier(const MpiPlace& place, Ticket ticket) : OpBase(place, std::move(ticket)), messages_(place_, ticket_.what()) {
     messages_.check(MPI_Ibarrier(place_.comm, messages_.add()), "MPI_Ibarrier");
   }
-  bool advance() override { return messages_.done() && finished(); }
+  Step advance() override { return done_when(messages_.done()); }
 
  private:
   Messages messages_;

@@ -10,10 +10,4 @@ namespace tessera::comm {
 /// ties to even) at the end. `out` may be one of the sources. i64 sums wrap around.
 void reduce_in_order(DType type, ReduceOp op, std::span<const void* const> sources, void* out, std::int64_t count);
 
-// The conversions it uses, here for their tests.
-float float_of_bf16(std::uint16_t bits) noexcept;
-std::uint16_t bf16_of_float(float value) noexcept;
-float float_of_f16(std::uint16_t bits) noexcept;
-std::uint16_t f16_of_float(float value) noexcept;
-
 }  // namespace tessera::comm

@@ -10,6 +10,14 @@
 namespace tessera::comm {
 namespace {
 
+/// All ranks hold the same list and throw together, so the job can end in order.
+template <class... Args>
+[[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) {
+  CommError error(text, std::forward<Args>(args)...);
+  error.mark_everywhere();
+  throw error;
+}
+
 constexpr std::size_t kFields = 5;
 using Packed = std::array<std::int64_t, kFields>;
 
@@ -71,11 +79,11 @@ void ScheduleCheck::name_first_difference() {
     for (int rank = 1; rank < control_->size(); ++rank) {
       const Call other = unpack(all.data() + static_cast<std::size_t>(rank * n) + i * kFields);
       if (other == reference) continue;
-      throw CommError("schedule: collective {} differs: rank 0 calls {}, rank {} calls {}",
-                      first + static_cast<std::int64_t>(i), describe(reference), rank, describe(other));
+      refuse("schedule: collective {} differs: rank 0 calls {}, rank {} calls {}", first + static_cast<std::int64_t>(i),
+             describe(reference), rank, describe(other));
     }
   }
-  throw CommError("schedule: the collectives before number {} differ between the ranks", first);
+  refuse("schedule: the collectives before number {} differ between the ranks", first);
 }
 
 }  // namespace tessera::comm

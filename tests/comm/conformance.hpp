@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/reduce_local.hpp"
+#include "comm/half.hpp"
 #include "tessera/comm/communicator.hpp"
 #include "tessera/comm/schedule_check.hpp"
 #include "tessera/core/error.hpp"
@@ -160,7 +160,7 @@ class Conformance : public testing::TestWithParam<const Fixture*> {
 inline constexpr DType kTypes[] = {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i64, DType::bytes};
 inline constexpr DType kNumbers[] = {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i64};
 inline constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::max, ReduceOp::min};
-inline constexpr std::int64_t kCounts[] = {0, 1, 3, 127, 1000, 4099, 70001};
+inline constexpr std::int64_t kCounts[] = {0, 1, 3, 1000, 4099, 20011};
 
 TEST_P(Conformance, AllGatherPlacesEveryShardByRank) {
   for (const DType type : kTypes) {

@@ -30,9 +30,9 @@ Fixture fixture(const char* name, std::int64_t max_message, std::int64_t segment
 }
 
 const Fixture kFixtures[] = {
-    fixture("Plain", std::int64_t{1} << 30, std::int64_t{1} << 20, false),
+    fixture("Plain", std::int64_t{1} << 30, std::int64_t{1} << 19, false),
     fixture("TinyMessages", 1000, 4096, false),  // the cutting that counts above 2^31 bytes need, at a small limit
-    fixture("SmallSegments", std::int64_t{1} << 30, 512, false),
+    fixture("SmallSegments", std::int64_t{1} << 30, 4096, false),
     fixture("ProgressThread", std::int64_t{1} << 30, 65536, true),
 };
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "comm/half.hpp"
 #include "tessera/core/error.hpp"
 
 namespace tessera::comm {

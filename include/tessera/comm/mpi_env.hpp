@@ -18,7 +18,7 @@ struct MpiOptions {
   /// where every core has a rank, calls of Communicator::progress() between pieces of compute cost less.
   bool progress_thread = false;
   std::int64_t max_message_bytes = std::int64_t{1} << 30;  ///< longer messages are cut (MPI counts are int)
-  std::int64_t segment_bytes = std::int64_t{1} << 20;      ///< of each peer, in a reduction's pipeline
+  std::int64_t segment_bytes = std::int64_t{1} << 19;      ///< of each peer, in a reduction's pipeline
 };
 
 class MpiEnv {

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts of launch/ and tests/: where the private environment lies, and how it is found again.
 # Defines functions and TESSERA_ROOT only; runs nothing and sets no shell option, so that `launch/env` may source it too.
 

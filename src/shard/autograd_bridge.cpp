@@ -11,6 +11,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Only an exact at::TensorList argument of a Function's forward is seen by autograd as the tensors in it.
 // std::function and pointers do not fit in the context's IValues; a capsule of our own does.
 struct Capsule : torch::CustomClassHolder {
   BackwardHooks* hooks = nullptr;
@@ -29,7 +30,7 @@ bool differentiable(const at::Tensor& t) {
 
 class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> {
  public:
-  static variable_list forward(AutogradContext* ctx, c10::intrusive_ptr<Capsule> capsule, variable_list inputs,
+  static variable_list forward(AutogradContext* ctx, c10::intrusive_ptr<Capsule> capsule, at::TensorList inputs,
                                const at::Tensor& /*anchor*/) {
     variable_list plain;
     plain.reserve(inputs.size());
@@ -38,7 +39,7 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
       plain.push_back(t.defined() ? t.detach() : t);
     }
     variable_list outputs = capsule->fn(plain);  // grad mode is off inside a Function's forward
-    ctx->save_for_backward(inputs);
+    ctx->save_for_backward(inputs.vec());
     ctx->saved_data["capsule"] = c10::IValue::make_capsule(capsule);
     variable_list constant;
     for (const auto& t : outputs) {
@@ -84,10 +85,10 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
 template <bool kEnter>
 class MarkFunction : public torch::autograd::Function<MarkFunction<kEnter>> {
  public:
-  static variable_list forward(AutogradContext* ctx, c10::intrusive_ptr<Capsule> capsule, variable_list tensors) {
+  static variable_list forward(AutogradContext* ctx, c10::intrusive_ptr<Capsule> capsule, at::TensorList tensors) {
     ctx->saved_data["capsule"] = c10::IValue::make_capsule(capsule);
     ctx->set_materialize_grads(false);
-    return tensors;
+    return tensors.vec();
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto capsule = capsule_of(ctx);
@@ -116,7 +117,7 @@ nn::Tensors mark(BackwardHooks& hooks, nn::UnitId unit, const nn::Tensors& tenso
   auto capsule = c10::make_intrusive<Capsule>();
   capsule->hooks = &hooks;
   capsule->unit = unit;
-  carried = MarkFunction<kEnter>::apply(std::move(capsule), carried);
+  carried = MarkFunction<kEnter>::apply(std::move(capsule), at::TensorList(carried));
   nn::Tensors out = tensors;
   for (std::size_t k = 0; k < where.size(); ++k) out[where[k]] = carried[k];
   return out;
@@ -130,7 +131,7 @@ nn::Tensors run_checkpointed(BackwardHooks& hooks, nn::UnitId unit, const nn::Te
   capsule->hooks = &hooks;
   capsule->unit = unit;
   capsule->fn = fn;
-  return CheckpointFunction::apply(std::move(capsule), inputs, anchor);
+  return CheckpointFunction::apply(std::move(capsule), at::TensorList(inputs), anchor);
 }
 
 nn::Tensors mark_inputs(BackwardHooks& hooks, nn::UnitId unit, const nn::Tensors& inputs) {

@@ -13,7 +13,8 @@ BufferPool::Block BufferPool::take(std::int64_t bytes) {
   // The smallest block that fits, unless it would waste more than it serves.
   auto best = free.end();
   for (auto it = free.begin(); it != free.end(); ++it) {
-    if (it->numel() >= bytes && it->numel() <= 2 * bytes && (best == free.end() || it->numel() < best->numel()))
+    if (it->numel() >= bytes && it->numel() <= bytes + bytes / 16 &&
+        (best == free.end() || it->numel() < best->numel()))
       best = it;
   }
   at::Tensor memory;

@@ -13,8 +13,8 @@
 
 namespace tessera::shard {
 
-Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Communicator& comm_in, EngineConfig config_in)
-    : layout(layout_in), comm(comm_in), config(config_in), pool(config_in.device) {
+Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, EngineConfig config_in)
+    : layout(layout_in), fabric(fabric_in), config(config_in), pool(config_in.device) {
   const auto compute = scalar_type(config.compute);
   for (const auto& unit : layout.units()) {
     UnitState state;
@@ -28,7 +28,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Communicator& comm_in
       auto& params = is_trained ? trained : frozen;
       if (params.empty()) continue;
       state.groups.push_back(
-          std::make_unique<Group>(params, is_trained, type, config.device, comm.rank(), comm.size()));
+          std::make_unique<Group>(params, is_trained, type, config.device, fabric.rank(), fabric.size()));
     }
     state.trained = !trained.empty();
     units_.push_back(std::move(state));
@@ -38,7 +38,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Communicator& comm_in
       if (!group->trained()) continue;
       TrainedSlice slice;
       slice.layout = &group->layout();
-      slice.pieces = group->layout().pieces(comm.rank());
+      slice.pieces = group->layout().pieces(fabric.rank());
       slice.master = group->shard();
       slice.grad = group->grad_shard();
       slice.exp_avg = at::zeros_like(slice.master);
@@ -56,7 +56,7 @@ void Engine::Impl::timed_wait(const std::function<void()>& wait) {
 }
 
 void Engine::Impl::gather(UnitState& unit) {
-  for (auto& group : unit.groups) group->start_gather(comm, pool);
+  for (auto& group : unit.groups) group->start_gather(*fabric.gather, pool);
 }
 
 void Engine::Impl::let_go(UnitState& unit) {
@@ -119,7 +119,7 @@ void Engine::Impl::start_reduce(UnitState& unit) {
   finish_reductions();  // one in flight: it overlaps the next unit's backward and bounds the memory
   for (auto& group : unit.groups) {
     if (!group->grads_open()) continue;
-    group->start_reduce(comm, pool);
+    group->start_reduce(*fabric.reduce, pool);
     if (group->reducing()) reducing.push_back(group.get());
   }
 }
@@ -149,8 +149,8 @@ void Engine::Impl::leave_backward(nn::UnitId unit) {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-Engine::Engine(const nn::ModelLayout& layout, comm::Communicator& comm, EngineConfig config)
-    : impl_(std::make_unique<Impl>(layout, comm, config)) {}
+Engine::Engine(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config)
+    : impl_(std::make_unique<Impl>(layout, fabric, config)) {}
 
 Engine::~Engine() {
   for (auto& unit : impl_->units_) {
@@ -256,7 +256,7 @@ double Engine::grad_norm() const {
       sum += at::dot(part, part).item<double>();
     }
   }
-  impl_->comm.all_reduce({&sum, 1, comm::DType::f64});
+  impl_->fabric.control->all_reduce({&sum, 1, comm::DType::f64});
   return std::sqrt(sum);
 }
 
@@ -273,14 +273,14 @@ void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void
   std::vector<std::pair<BufferPool::Block, at::Tensor>> masters;
   for (auto& group : s.groups) {
     if (!exact || !group->trained() || compute == at::kFloat || s.fused) {
-      group->start_gather(e.comm, e.pool);
+      group->start_gather(*e.fabric.gather, e.pool);
       group->finish_gather();
       group->bind_params();
       continue;
     }
     auto block = e.pool.take(group->layout().full() * 4);
     const at::Tensor full = at::from_blob(block.data(), {group->layout().full()}, group->shard().options());
-    e.comm.all_gather(buffer_of(group->shard()), buffer_of(full));
+    e.fabric.gather->all_gather(buffer_of(group->shard()), buffer_of(full));
     for (const auto& t : group->layout().tensors())
       t.param->bind(full.narrow(0, t.offset, t.numel).view(t.param->shape));
     masters.emplace_back(std::move(block), full);
@@ -300,7 +300,7 @@ void Engine::with_gradients(nn::UnitId unit, const std::function<void(const nn::
     if (!group->trained()) continue;
     auto block = e.pool.take(group->layout().full() * 4);
     const at::Tensor full = at::from_blob(block.data(), {group->layout().full()}, group->shard().options());
-    e.comm.all_gather(buffer_of(group->grad_shard()), buffer_of(full));
+    e.fabric.gather->all_gather(buffer_of(group->grad_shard()), buffer_of(full));
     for (const auto& t : group->layout().tensors())
       fn(*t.param, full.narrow(0, t.offset, t.numel).view(t.param->shape));
   }
@@ -334,8 +334,8 @@ void Engine::reset_peaks() {
 const nn::ModelLayout& Engine::layout() const noexcept {
   return impl_->layout;
 }
-comm::Communicator& Engine::comm() const noexcept {
-  return impl_->comm;
+const comm::Fabric& Engine::fabric() const noexcept {
+  return impl_->fabric;
 }
 const EngineConfig& Engine::config() const noexcept {
   return impl_->config;

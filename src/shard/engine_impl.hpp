@@ -23,7 +23,7 @@ struct Engine::Impl final : BackwardHooks {
     bool recorded = false;
   };
 
-  Impl(const nn::ModelLayout& layout, comm::Communicator& comm, EngineConfig config);
+  Impl(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config);
 
   void enter_backward(nn::UnitId unit) override;
   void leave_backward(nn::UnitId unit) override;
@@ -43,7 +43,7 @@ struct Engine::Impl final : BackwardHooks {
   void timed_wait(const std::function<void()>& wait);
 
   const nn::ModelLayout& layout;
-  comm::Communicator& comm;
+  comm::Fabric fabric;
   EngineConfig config;
   BufferPool pool;
   std::vector<UnitState> units_;

@@ -9,6 +9,7 @@
 #include "shard/engine_impl.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
+#include "tessera/nn/init.hpp"
 
 namespace tessera::shard {
 
@@ -16,26 +17,6 @@ namespace {
 
 constexpr std::int64_t kChunk = std::int64_t{1}
                                 << 20;  // elements converted at a time: bounds the memory above the slices
-
-float init_value(const nn::Init& init, const CounterStream& stream, std::int64_t i) {
-  switch (init.kind) {
-    case nn::Init::Kind::zeros:
-      return 0.0F;
-    case nn::Init::Kind::ones:
-      return 1.0F;
-    case nn::Init::Kind::normal:
-      return static_cast<float>(init.a) * stream.normal(static_cast<std::uint64_t>(i));
-    case nn::Init::Kind::uniform:
-      return static_cast<float>(init.a) * (2.0F * stream.uniform(static_cast<std::uint64_t>(i)) - 1.0F);
-  }
-  return 0.0F;
-}
-
-// Elements [begin, begin+count) of the parameter, computed from (seed, name, position) alone.
-void fill_by_init(const nn::ParamState& param, std::uint64_t seed, std::int64_t begin, std::int64_t count, float* out) {
-  const CounterStream stream(mix_keys(seed, hash_name(param.name)));
-  for (std::int64_t i = 0; i < count; ++i) out[i] = init_value(param.init, stream, begin + i);
-}
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
@@ -95,7 +76,7 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
   for (auto& unit : e.units_) {
     for (auto& group : unit.groups) {
       group->shard().zero_();
-      for (const auto& piece : group->layout().pieces(e.comm.rank())) {
+      for (const auto& piece : group->layout().pieces(e.fabric.rank())) {
         const auto& param = *group->layout().tensors()[piece.tensor].param;
         const auto* info = source.find(param.name);
         const std::int64_t in_file = info == nullptr ? 0 : info->numel();
@@ -109,7 +90,7 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
             report.bytes_read += from_file * static_cast<std::int64_t>(io::size_of(info->type));
           }
           if (from_file < count) {
-            fill_by_init(param, policy.seed, begin + from_file, count - from_file, buffer.data() + from_file);
+            nn::fill_init(param, policy.seed, begin + from_file, count - from_file, buffer.data() + from_file);
           }
           const at::Tensor chunk = at::from_blob(buffer.data(), {count}, at::TensorOptions().dtype(at::kFloat));
           group->shard().narrow(0, piece.slice_begin + done, count).copy_(chunk);
@@ -126,7 +107,7 @@ std::uint64_t Engine::frozen_digest() const {
   for (const auto& unit : e.units_) {
     for (const auto& group : unit.groups) {
       if (group->trained()) continue;
-      for (const auto& piece : group->layout().pieces(e.comm.rank())) {
+      for (const auto& piece : group->layout().pieces(e.fabric.rank())) {
         const auto& param = *group->layout().tensors()[piece.tensor].param;
         const std::uint64_t key = hash_name(param.name);
         const at::Tensor part = group->shard()
@@ -144,7 +125,7 @@ std::uint64_t Engine::frozen_digest() const {
     }
   }
   auto as_int = static_cast<std::int64_t>(digest);
-  e.comm.all_reduce({&as_int, 1, comm::DType::i64});
+  e.fabric.control->all_reduce({&as_int, 1, comm::DType::i64});
   return static_cast<std::uint64_t>(as_int);
 }
 

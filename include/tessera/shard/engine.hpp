@@ -25,7 +25,7 @@
 #include <string>
 #include <vector>
 
-#include "tessera/comm/communicator.hpp"
+#include "tessera/comm/fabric.hpp"
 #include "tessera/io/tensor_source.hpp"
 #include "tessera/nn/runner.hpp"
 #include "tessera/shard/group_layout.hpp"
@@ -87,8 +87,8 @@ struct LoadReport {
 
 class Engine final : public nn::UnitRunner {
  public:
-  /// Allocates the slices. `layout` (its trainable marks settled) and `comm` outlive the engine.
-  Engine(const nn::ModelLayout& layout, comm::Communicator& comm, EngineConfig config);
+  /// Allocates the slices. `layout` (its trainable marks settled) and the communicators outlive the engine.
+  Engine(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config);
   ~Engine() override;
 
   /// Each parameter's bytes are read by the ranks whose slices hold them, straight into the slices. All missing and
@@ -125,7 +125,8 @@ class Engine final : public nn::UnitRunner {
   /// Seconds this rank waited for collectives since the last call.
   double take_comm_wait();
   const nn::ModelLayout& layout() const noexcept;
-  comm::Communicator& comm() const noexcept;
+  const comm::Fabric& fabric() const noexcept;
+  comm::Communicator& control() const noexcept { return *fabric().control; }
   const EngineConfig& config() const noexcept;
 
   struct Impl;

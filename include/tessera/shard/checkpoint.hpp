@@ -1,0 +1,60 @@
+#pragma once
+/// Checkpoints of what trains: fp32 masters and both moments, as slices, for any number of ranks.
+///
+/// Folder `step-N/`, complete whenever it exists under that name:
+///   manifest.json                 format, program, step, ranks, digest of the frozen base, trained tensors (name,
+///   shape),
+///                                 the trainer's own state, and per rank file its size and checksum
+///   rank-RRRRR-of-WWWWW.json      table: per piece its tensor, element range, byte offset and checksum (XXH3-64)
+///   rank-RRRRR-of-WWWWW.safetensors  the pieces, F32; names are `<tensor>[begin:end].{master,exp_avg,exp_avg_sq}`
+/// It is written as `.step-N.partial/`, synced, and renamed when every rank is done. The frozen base is not in it; its
+/// digest is, and another base is refused.
+/// Source: layout after torch.distributed.checkpoint (one data file a rank, global offsets in a table).
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tessera/shard/adamw.hpp"
+#include "tessera/shard/engine.hpp"
+
+namespace tessera::shard {
+
+struct CheckpointInfo {
+  std::int64_t step = 0;
+  int ranks = 0;
+  std::uint64_t frozen_digest = 0;
+  std::string trainer_state;  ///< JSON text, the trainer's own
+  std::string program;        ///< version that wrote it
+  struct Tensor {
+    std::string name;
+    std::vector<std::int64_t> shape;
+  };
+  std::vector<Tensor> tensors;
+  std::int64_t bytes = 0;  ///< of all rank files
+};
+
+/// Writes `root/step-<step>`. Collective; an error on one rank is thrown on all, and leaves nothing under the name.
+void save_checkpoint(const std::filesystem::path& root, std::int64_t step, Engine& engine, const AdamW& optimizer,
+                     std::uint64_t frozen_digest, const std::string& trainer_state);
+
+/// Reads the slices this rank owns, whatever number of ranks wrote them, and checks every piece it touches. Collective.
+/// Throws RequestError when the checkpoint is damaged (names the file), of another base, or of other trained tensors
+/// (names the first ones).
+CheckpointInfo load_checkpoint(const std::filesystem::path& folder, Engine& engine, AdamW& optimizer,
+                               std::uint64_t frozen_digest);
+
+/// The manifest alone. Throws RequestError naming the file when it is missing or damaged.
+CheckpointInfo read_manifest(const std::filesystem::path& folder);
+
+/// Checks every byte against its checksum; returns one line a problem.
+std::vector<std::string> verify_checkpoint(const std::filesystem::path& folder);
+
+/// Whole checkpoints in `root`, oldest first.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& root);
+
+/// Removes all but the newest `keep` checkpoints, and what stopped writes left. Call on one rank.
+void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep);
+
+}  // namespace tessera::shard

@@ -1,0 +1,55 @@
+#pragma once
+/// MetricsLog: `metrics.jsonl`, one JSON object a line and a step. Rank 0 alone owns one.
+///
+/// A run that goes on from step N keeps the lines up to N and drops later ones, so that the file reads as if the run
+/// had never stopped.
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace tessera::train {
+
+/// What one optimiser step reports. Losses are weighted and global means; bytes are this rank's.
+struct StepMetrics {
+  std::int64_t step = 0;
+  double loss = 0;
+  double ce_loss = 0;
+  double mask_bce_loss = 0;
+  double mask_dice_loss = 0;
+  double mask_loss = 0;
+  std::map<std::string, double> lr;  ///< per group
+  double grad_norm = 0;
+  bool skipped = false;  ///< the gradient was not finite, nothing was updated
+  double step_s = 0;
+  double data_wait_s = 0;
+  double comm_wait_s = 0;
+  std::int64_t tokens = 0;   ///< of the global batch, without padding
+  std::int64_t samples = 0;  ///< images of the global batch
+  std::int64_t bytes_gathered = 0;
+  std::int64_t bytes_reduced = 0;
+  std::int64_t peak_bytes = 0;
+};
+
+std::string to_json_line(const StepMetrics& metrics);
+
+class MetricsLog {
+ public:
+  /// Opens `path` for appending after dropping lines of steps above `keep_through`.
+  MetricsLog(std::filesystem::path path, std::int64_t keep_through);
+  void add(const StepMetrics& metrics);
+  /// A validation's figures, as an object with `step` and `val_giou`, `val_ciou`.
+  void add_validation(std::int64_t step, double giou, double ciou, std::int64_t masks);
+
+ private:
+  void append(const std::string& line);
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+/// The `step` and one key of every line that has both, e.g. for plots. Throws RequestError naming file and line.
+std::vector<std::pair<double, double>> read_series(const std::filesystem::path& path, const std::string& key);
+
+}  // namespace tessera::train

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <new>
+
 #include "comm/mpi_check.hpp"
 #include "tessera/comm/mpi.hpp"
 #include "tessera/core/error.hpp"
@@ -96,6 +99,11 @@ std::unique_ptr<Communicator> MpiCommunicator::do_split(int color, int key, std:
   });
   ticket.finish();
   return std::make_unique<MpiCommunicator>(engine_, flight(), part, name);
+}
+
+std::shared_ptr<void> MpiCommunicator::allocate(std::size_t bytes) {
+  constexpr std::align_val_t kPage{4096};
+  return {::operator new(std::max<std::size_t>(bytes, 1), kPage), [](void* p) { ::operator delete(p, kPage); }};
 }
 
 void MpiCommunicator::close() {

@@ -16,6 +16,7 @@ class MpiCommunicator final : public Communicator {
   int size() const noexcept override { return place_.size; }
   std::string_view transport() const noexcept override { return "mpi"; }
   void progress() override { engine_->progress(); }
+  std::shared_ptr<void> allocate(std::size_t bytes) override;
   void close() override;
 
  protected:

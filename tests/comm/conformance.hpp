@@ -25,6 +25,7 @@ struct Fixture {
   std::function<std::shared_ptr<void>(std::size_t bytes)> allocate;
   std::function<void(void* to, const void* host, std::size_t bytes)> upload;
   std::function<void(void* host, const void* from, std::size_t bytes)> download;
+  std::function<std::string()> why_not = [] { return std::string(); };  ///< a reason to skip, the same on every rank
 };
 
 inline Fixture host_fixture(std::string name, std::function<std::unique_ptr<Communicator>()> make) {
@@ -34,7 +35,7 @@ inline Fixture host_fixture(std::string name, std::function<std::unique_ptr<Comm
   const auto allocate = [](std::size_t bytes) {
     return std::shared_ptr<void>(new std::byte[bytes + 1], [](void* p) { delete[] static_cast<std::byte*>(p); });
   };
-  return {std::move(name), std::move(make), allocate, copy, copy};
+  return {std::move(name), std::move(make), allocate, copy, copy, [] { return std::string(); }};
 }
 
 inline std::vector<std::byte> encode(DType type, const std::vector<double>& values) {
@@ -145,7 +146,10 @@ inline double expected(int size, std::int64_t i, ReduceOp op) {
 
 class Conformance : public testing::TestWithParam<const Fixture*> {
  protected:
-  void SetUp() override { comm_ = GetParam()->make(); }
+  void SetUp() override {
+    if (const std::string reason = GetParam()->why_not(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
+    comm_ = GetParam()->make();
+  }
   void TearDown() override {
     if (comm_ && !HasFatalFailure()) comm_->close();
   }
@@ -347,6 +351,18 @@ TEST_P(Conformance, CountersFollowTheBandwidthOptimalCount) {
   EXPECT_EQ(counters.at("all_reduce").received, 2 * (w - 1) * n * 4 / w);
   EXPECT_EQ(counters.at("broadcast").sent, rank() == 0 && w > 1 ? n * 4 : 0);
   EXPECT_EQ(counters.at("broadcast").received, rank() == 0 ? 0 : n * 4);
+}
+
+TEST_P(Conformance, AllocatesMemoryThatItsCollectivesCanUse) {
+  constexpr std::int64_t n = 4099;
+  const auto values = conformance::encode(DType::f32, values_of(rank(), n));
+  const auto memory = comm().allocate(values.size());
+  GetParam()->upload(memory.get(), values.data(), values.size());
+  comm().all_reduce({memory.get(), n, DType::f32});
+  std::vector<std::byte> got(values.size());
+  GetParam()->download(got.data(), memory.get(), got.size());
+  EXPECT_EQ(decode(DType::f32, got)[n - 1], expected(size(), n - 1, ReduceOp::sum));
+  EXPECT_NE(comm().allocate(0), nullptr);
 }
 
 TEST_P(Conformance, RefusesArgumentsThatContradictEachOther) {

@@ -93,6 +93,11 @@ class Communicator {
   /// MPI moves data only inside such calls (and waits): call it between pieces of compute. NCCL: polls for errors.
   virtual void progress() {}
 
+  /// Memory that this transport moves best: aligned host memory for MPI; for NCCL, memory of its own allocator,
+  /// registered with this communicator (all ranks allocate alike). Freed with the last copy of the pointer. Meant for
+  /// buffers that live through the run.
+  virtual std::shared_ptr<void> allocate(std::size_t bytes) = 0;
+
   /// Ranks of equal color form a new group, ordered by key then rank. Collective; first completes what this group has
   /// in flight. `name` appears in errors and in the flight record.
   std::unique_ptr<Communicator> split(int color, int key, std::string_view name = "split");

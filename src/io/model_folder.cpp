@@ -5,6 +5,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/safetensors.hpp"
+#include "tessera/io/torch_file.hpp"
 
 namespace tessera::io {
 namespace {
@@ -17,6 +18,7 @@ constexpr std::array kWeightFiles{"model.safetensors",         "model.safetensor
 
 SourcePtr open_file(const std::string& path) {
   if (path.ends_with(".index.json")) return std::make_shared<ShardedSource>(path, open_file);
+  if (is_torch_file(path)) return std::make_shared<TorchFileReader>(path);
   return std::make_shared<SafetensorsReader>(path);
 }
 

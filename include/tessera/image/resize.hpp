@@ -35,7 +35,8 @@ Size clip_size(Size from, std::int64_t shortest);
 
 /// The part of the image in `box`, black where the box reaches beyond it.
 Image crop(const Image& image, Box box);
-/// Where transformers' center_crop cuts: top = floor((h - to.height) / 2), beyond the image where that is smaller.
+/// Where transformers' center_crop cuts: top = floor((h - to.height) / 2), beyond the image where that is smaller. (Its
+/// releases up to 4.40 lost a row or column where the image was smaller by an odd number; later ones, and we, do not.)
 Box center_box(Size from, Size to);
 /// On a square canvas of the longer side, offset floor(difference / 2) on the shorter axis (LLaVA's expand2square).
 Image expand_to_square(const Image& image, const std::uint8_t (&background)[3]);

@@ -1,7 +1,7 @@
 #include "tessera/models/clip.hpp"
 
-#include <fmt/ranges.h>
 #include <ATen/ops/cat.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 

@@ -1,14 +1,15 @@
 #pragma once
 /// LisaFolder: what a model folder says of a LISA (or of the LLaVA that becomes one), before any weight is read.
-/// The layout is that of the recorded-run contract: config.json with mm_vision_tower, tokenizer files beside it, weights
-/// under the reference's names; CLIP from the weights or from the tower's folder, SAM from the weights or from a file.
+/// The layout is that of the recorded-run contract: config.json with mm_vision_tower, tokenizer files beside it,
+/// weights under the reference's names; CLIP from the weights or from the tower's folder, SAM from the weights or from
+/// a file.
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "tessera/io/tensor_source.hpp"
+#include "tessera/io/sources.hpp"
 #include "tessera/models/lisa.hpp"
 #include "tessera/text/tokenizer.hpp"
 
@@ -38,7 +39,7 @@ text::Tokenizer load_lisa_tokenizer(const LisaFolder& folder);
 
 /// All weights under the layout's names: the folder's own first (prefixes of PEFT and DeepSpeed removed), then CLIP's
 /// and SAM's. A folder without any weights gives an empty source.
-std::unique_ptr<io::TensorSource> open_lisa_weights(const LisaFolder& folder);
+io::SourcePtr open_lisa_weights(const LisaFolder& folder);
 
 /// Weights that a LLaVA base cannot have and that are then drawn: text_hidden_fcs and the adapters.
 bool may_be_new(const LisaFolder& folder, const nn::ParamState& param);

@@ -35,7 +35,7 @@ class LoraAdapter final : public nn::LinearAdapter {
 
 bool matches(const std::string& name, const std::string& target, TargetMatch rule) {
   if (rule == TargetMatch::substring) return name.find(target) != std::string::npos;
-  return name == target || name.ends_with("." + target);
+  return name == target || (rule == TargetMatch::suffix && name.ends_with("." + target));
 }
 
 bool excluded(const std::string& name, const LoraConfig& config) {
@@ -163,6 +163,27 @@ std::string peft_config_json(const Lora& lora, const std::string& base_model) {
                                {"init_lora_weights", true},
                                {"modules_to_save", nullptr}};
   return json.dump(2) + "\n";
+}
+
+LoraConfig lora_config_from_json(const JsonView& json) {
+  if (json.text("peft_type", "") != "LORA") {
+    throw RequestError("{}: peft_type is '{}', only LORA is supported", json.where(), json.text("peft_type", ""));
+  }
+  for (const char* key : {"use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out"}) {
+    if (!json.has(key)) continue;
+    const nlohmann::json& value = json.at(key).raw();
+    if (value != false && !value.empty()) throw RequestError("{} is not supported", json.at(key).where());
+  }
+  if (json.text("bias", "none") != "none") throw RequestError("{}: only 'bias' none is supported", json.where());
+  LoraConfig config;
+  config.rank = json.integer("r");
+  config.alpha = json.real("lora_alpha");
+  config.dropout = json.real("lora_dropout", 0.0);
+  config.rslora = json.boolean("use_rslora", false);
+  config.match = TargetMatch::exact;
+  config.exclude.clear();
+  config.targets.clear();
+  return config;
 }
 
 }  // namespace tessera::adapt

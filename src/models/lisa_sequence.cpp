@@ -1,6 +1,5 @@
 #include "lisa_sequence.hpp"
 
-#include <fmt/ranges.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/nonzero.h>
@@ -9,6 +8,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <fmt/ranges.h>
 
 #include "tessera/core/error.hpp"
 

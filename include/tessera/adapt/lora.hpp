@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tessera/core/json.hpp"
 #include "tessera/nn/layers.hpp"
 #include "tessera/nn/param.hpp"
 
@@ -16,6 +17,7 @@ namespace tessera::adapt {
 enum class TargetMatch : std::uint8_t {
   substring,  ///< LISA's: the name contains the target
   suffix,     ///< PEFT's list: the name is the target or ends in "." + target
+  exact,      ///< the name is the target
 };
 
 struct LoraConfig {
@@ -65,5 +67,10 @@ std::string param_name_of_peft(std::string_view file_name);
 /// adapter_config.json for this adapter as PEFT reads it: target_modules are the full names of the layers, so that the
 /// suffix rule of PEFT finds exactly these.
 std::string peft_config_json(const Lora& lora, const std::string& base_model);
+
+/// PEFT's adapter_config.json, without its targets: which layers are adapted is read from the adapter's own tensors.
+/// Throws RequestError naming the key: another kind of adapter, or an option that changes the mathematics and is not
+/// supported (DoRA, biases, patterns of rank or alpha, modules_to_save, fan_in_fan_out).
+LoraConfig lora_config_from_json(const JsonView& json);
 
 }  // namespace tessera::adapt

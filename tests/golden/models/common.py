@@ -1,6 +1,6 @@
 """Shared by the golden scripts of this folder.
 
-Pinned: torch 2.11.0, transformers 4.51.3, safetensors 0.8.0, numpy 2.x; Python 3.11, CPU, fp32.
+Pinned: torch 2.11.0, transformers 4.51.3, peft 0.15.2, sentencepiece 0.2.1, safetensors 0.8.0; Python 3.11, CPU, fp32.
 Each case is a model folder in the form `tessera forward` reads (config.json, model.safetensors) with inputs.safetensors
 and expected.safetensors beside it. The comparison is rtol 1e-4, atol 1e-5.
 """

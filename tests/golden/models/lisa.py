@@ -4,8 +4,10 @@ over transformers' LlamaModel, CLIPVisionModel and SamModel. See common.py for t
 One case has several conversations of one image, two masks on one, an image without [SEG], padding, image placeholders in
 different columns; the other one image per row and a two-layer projector.
 """
+import io
 import json
 
+import sentencepiece
 import torch
 import torch.nn.functional as F
 from common import DATA, randomise, write_case
@@ -16,7 +18,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 SAM = dict(patch_size=8, decoder_depth=2, num_multimask_outputs=3, iou_head_depth=3, mlp_ratio=2.0)
 CASES = {
     "lisa_linear": dict(
-        llama=dict(vocab_size=43, hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=2,
+        llama=dict(vocab_size=44, hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=2,
                    num_key_value_heads=2, rms_norm_eps=1e-6, max_position_embeddings=64),
         clip=dict(hidden_size=20, intermediate_size=28, num_hidden_layers=3, num_attention_heads=2, image_size=21,
                   patch_size=7, hidden_act="quick_gelu", layer_norm_eps=1e-5),
@@ -57,6 +59,17 @@ def make_text(case, vocabulary, seg):
             ids[c, n - 2 - 2 * k] = seg
         labels[c, start + 2 : n] = ids[c, start + 2 : n]
     return ids, labels, mask
+
+
+def train_tokenizer(size):
+    """A sentencepiece model of exactly `size` pieces: the model's ids need names, and [SEG] a place after them."""
+    words = "the quick brown fox jumps over a lazy dog while many small zebras graze near five quiet wet rivers".split()
+    sentences = [" ".join(words[i:] + words[:i]) for i in range(len(words))]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences), model_writer=model, vocab_size=size,
+                                             model_type="bpe", normalization_rule_name="identity", num_threads=1,
+                                             minloglevel=2)
+    return model.getvalue()
 
 
 for seed, (name, case) in enumerate(CASES.items()):
@@ -143,7 +156,9 @@ for seed, (name, case) in enumerate(CASES.items()):
         "mm_projector_type": case["projector"], "mm_use_im_start_end": True, "out_dim": prompt,
         "train_mask_decoder": True, "sam_config": case["sam"] | {"norm_eps": 1e-5}}
     folder = write_case(name, config, all_weights, inputs, expected)
-    (folder / "added_tokens.json").write_text(json.dumps({"[SEG]": case["seg"]}) + "\n")
+    (folder / "tokenizer.model").write_bytes(train_tokenizer(case["seg"]))
+    added = {token: case["seg"] + k for k, token in enumerate(("[SEG]", "<im_start>", "<im_end>"))}
+    (folder / "added_tokens.json").write_text(json.dumps(added) + "\n")
     (folder / "clip").mkdir(exist_ok=True)
     (folder / "clip" / "config.json").write_text(
         json.dumps(case["clip"] | {"model_type": "clip_vision_model"}, indent=1, sort_keys=True) + "\n")

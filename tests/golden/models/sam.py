@@ -72,7 +72,7 @@ for seed, (name, (sizes, eps)) in enumerate(CASES.items()):
         for kind, arguments in {"points": dict(input_points=points, input_labels=labels), "boxes": dict(input_boxes=boxes),
                                 "points_boxes": dict(input_points=points, input_labels=labels, input_boxes=boxes)}.items():
             for many in (True, False):
-                out = model(image_embeddings=embeddings.detach(), multimask_output=many, input_masks=masks, **arguments)
+                out = model(image_embeddings=embeddings.detach(), multimask_output=many, **arguments)
                 tail = f"{kind}.{'multi' if many else 'single'}"
                 found |= {f"low_res_masks.{tail}": out.pred_masks, f"iou_predictions.{tail}": out.iou_scores}
             full = dict(input_points=None, input_labels=None, input_boxes=None) | arguments

@@ -1,0 +1,51 @@
+#pragma once
+/// PEFT's adapter folders: adapter_config.json with adapter_model.safetensors or .bin, and, where a trainer left them
+/// beside it, non_lora_trainables.safetensors or .bin with weights that were trained whole.
+/// Source: huggingface/peft; haotian-liu/LLaVA (non_lora_trainables).
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tessera/adapt/lora.hpp"
+#include "tessera/io/sources.hpp"
+
+namespace tessera::adapt {
+
+struct PeftFolder {
+  LoraConfig config;       ///< targets are the adapted layers' full names
+  io::SourcePtr weights;   ///< "<layer>.lora_A.default.weight" [rank, in], "….lora_B.default.weight" [out, rank]
+  io::SourcePtr replaced;  ///< base weights that the trainer replaced whole; null when there are none
+  /// (name of a tensor here, name in the adapter's file)
+  std::vector<std::pair<std::string, std::string>> file_names;
+};
+
+/// Name of a base weight in this program for the name it has in its model's files; nothing: not part of the model.
+using Rename = std::function<std::optional<std::string>(const std::string&)>;
+
+/// Throws RequestError: no adapter there, an option or tensor that is not supported, an A without its B, a rank that is
+/// not the configured one.
+PeftFolder open_peft_folder(const std::filesystem::path& folder, const Rename& rename);
+
+/// `base` with every adapted weight W read as W + scaling * B A (fp32 arithmetic, W's type), and replaced ones
+/// replaced. A range is merged as it is read: nobody holds a whole weight. Throws RequestError: an adapted layer that
+/// base lacks, or whose shape does not fit.
+io::SourcePtr merged_source(io::SourcePtr base, const PeftFolder& adapter);
+
+struct MergeRequest {
+  std::filesystem::path model;                  ///< a model folder
+  std::vector<std::filesystem::path> adapters;  ///< merged in this order
+  std::filesystem::path output;                 ///< created; must not be the model's folder
+};
+struct MergeReport {
+  std::int64_t tensors = 0;
+  std::int64_t merged = 0;  ///< of them, adapted
+  std::int64_t bytes = 0;
+};
+
+/// Writes the merged model folder, tensor by tensor in blocks: weights in the base's types and names, config.json and
+/// every other file that is no weight, and the vision tower's folder where the config names it relative to its own.
+MergeReport merge_folder(const MergeRequest& request);
+
+}  // namespace tessera::adapt

@@ -1,0 +1,172 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "tessera/adapt/peft_folder.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
+#include "tessera/core/json.hpp"
+#include "tessera/io/model_folder.hpp"
+#include "tessera/io/model_writer.hpp"
+
+namespace tessera::adapt {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kBlock = std::int64_t{1} << 23;  ///< elements merged or copied at once
+
+constexpr std::array<std::string_view, 6> kWeightEndings = {".safetensors", ".bin",        ".pth",
+                                                            ".pt",          ".index.json", ".h5"};
+
+at::ScalarType float_type(const io::TensorInfo& tensor, const std::string& where) {
+  switch (tensor.type) {
+    case io::Elem::f32:
+      return at::kFloat;
+    case io::Elem::f16:
+      return at::kHalf;
+    case io::Elem::bf16:
+      return at::kBFloat16;
+    default:
+      throw RequestError("{}: '{}' is {}; adapters merge into F32, F16 and BF16", where, tensor.name,
+                         io::name_of(tensor.type));
+  }
+}
+
+at::Tensor read_matrix(const io::TensorSource& source, const io::TensorInfo& tensor) {
+  at::Tensor out = at::empty(tensor.shape, at::kFloat);
+  source.read_f32(tensor, 0, tensor.numel(), out.data_ptr<float>());
+  return out;
+}
+
+class MergedSource final : public io::TensorSource {
+ public:
+  MergedSource(io::SourcePtr base, const PeftFolder& adapter)
+      : base_(std::move(base)), adapter_(adapter.weights), scaling_(adapter.config.scaling()) {
+    for (const std::string& layer : adapter.config.targets) {
+      const io::TensorInfo* weight = base_->find(layer + ".weight");
+      if (weight == nullptr) throw RequestError("the adapter is for a layer '{}' that the model does not have", layer);
+      const Pair pair{adapter_->find(layer + ".lora_A.default.weight"),
+                      adapter_->find(layer + ".lora_B.default.weight")};
+      if (weight->shape != std::vector<std::int64_t>{pair.b->shape[0], pair.a->shape[1]}) {
+        throw RequestError("{}: '{}' is {}, its adapter is for [{}, {}]", base_->where(*weight), weight->name,
+                           io::shape_text(weight->shape), pair.b->shape[0], pair.a->shape[1]);
+      }
+      float_type(*weight, base_->where(*weight));
+      pairs_.emplace(weight->name, pair);
+    }
+  }
+
+  const std::vector<io::TensorInfo>& tensors() const override { return base_->tensors(); }
+  std::string where(const io::TensorInfo& tensor) const override { return base_->where(tensor); }
+
+  void read(const io::TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const override {
+    const auto found = pairs_.find(tensor.name);
+    if (found == pairs_.end() || count == 0) return base_->read(tensor, begin, count, out);
+    const io::TensorInfo& weight = *base_->find(tensor.name);
+    const at::Tensor a = read_matrix(*adapter_, *found->second.a);
+    const at::Tensor b = read_matrix(*adapter_, *found->second.b);
+    const std::int64_t width = weight.shape[1];
+    const std::int64_t rows_at_once = std::max<std::int64_t>(kBlock / width, 1);
+    const std::int64_t last = (begin + count - 1) / width;
+    auto* bytes = static_cast<std::byte*>(out);
+    const auto size = static_cast<std::int64_t>(io::size_of(weight.type));
+    for (std::int64_t row = begin / width; row <= last; row += rows_at_once) {
+      const std::int64_t rows = std::min(rows_at_once, last + 1 - row);
+      at::Tensor whole = at::empty({rows, width}, float_type(weight, ""));
+      base_->read(weight, row * width, rows * width, whole.data_ptr());
+      whole = merged_rows(whole, a, b, scaling_, row).contiguous();
+      const std::int64_t from = std::max(begin, row * width);
+      const std::int64_t to = std::min(begin + count, (row + rows) * width);
+      std::memcpy(bytes + (from - begin) * size,
+                  static_cast<const std::byte*>(whole.const_data_ptr()) + (from - row * width) * size,
+                  static_cast<std::size_t>((to - from) * size));
+    }
+  }
+
+ private:
+  struct Pair {
+    const io::TensorInfo* a;
+    const io::TensorInfo* b;
+  };
+  io::SourcePtr base_, adapter_;
+  double scaling_;
+  std::map<std::string, Pair> pairs_;
+};
+
+bool is_weight_file(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return std::any_of(kWeightEndings.begin(), kWeightEndings.end(),
+                     [&](std::string_view e) { return name.ends_with(e); });
+}
+
+/// Copies what is no weight: configuration, tokenizer, licence; and a vision tower that the config names beside itself.
+void copy_other_files(const io::ModelFolder& model, const fs::path& output) {
+  constexpr auto kReplace = fs::copy_options::overwrite_existing;
+  for (const auto& entry : fs::directory_iterator(model.directory())) {
+    if (entry.is_regular_file() && !is_weight_file(entry.path()) && entry.path().filename() != "config.json") {
+      fs::copy_file(entry.path(), output / entry.path().filename(), kReplace);
+    }
+  }
+  const fs::path tower = model.config().text("mm_vision_tower", "");
+  if (tower.empty() || tower.is_absolute() || !fs::is_directory(model.directory() / tower)) return;
+  if (tower.lexically_normal().string().starts_with("..")) return;
+  make_directories((output / tower).parent_path());
+  fs::copy(model.directory() / tower, output / tower, kReplace | fs::copy_options::recursive);
+}
+
+void write_config(const io::ModelFolder& model, const io::TensorSource& weights, const fs::path& output) {
+  nlohmann::json config = model.config().raw();
+  const io::TensorInfo* embedding = weights.find("model.embed_tokens.weight");
+  if (embedding != nullptr && config.contains("vocab_size")) config["vocab_size"] = embedding->shape.at(0);
+  write_json(output / "config.json", config);
+}
+
+}  // namespace
+
+io::SourcePtr merged_source(io::SourcePtr base, const PeftFolder& adapter) {
+  if (adapter.replaced) {
+    base = std::make_shared<io::OverlaySource>(std::vector<io::SourcePtr>{adapter.replaced, base});
+  }
+  return std::make_shared<MergedSource>(std::move(base), adapter);
+}
+
+MergeReport merge_folder(const MergeRequest& request) {
+  const io::ModelFolder model(request.model);
+  if (request.adapters.empty()) throw RequestError("merge: no adapter is given");
+  if (fs::exists(request.output) && fs::equivalent(request.output, request.model)) {
+    throw RequestError("merge: the output {} is the model's own folder", request.output.string());
+  }
+  MergeReport report;
+  io::SourcePtr weights = model.weights();
+  for (const fs::path& folder : request.adapters) {
+    const PeftFolder adapter = open_peft_folder(folder, [](const std::string& name) { return std::optional(name); });
+    weights = merged_source(weights, adapter);
+    report.merged += static_cast<std::int64_t>(adapter.config.targets.size());
+  }
+  make_directories(request.output);
+  io::ModelWriter writer(request.output, weights->tensors());
+  std::vector<std::byte> block;
+  for (const io::TensorInfo& tensor : weights->tensors()) {
+    for (std::int64_t begin = 0; begin < tensor.numel(); begin += kBlock) {
+      const std::int64_t count = std::min(kBlock, tensor.numel() - begin);
+      block.resize(static_cast<std::size_t>(count) * io::size_of(tensor.type));
+      weights->read(tensor, begin, count, block.data());
+      writer.write(tensor.name, begin, count, block.data());
+    }
+    report.tensors += 1;
+  }
+  report.bytes = writer.plan().total_bytes;
+  copy_other_files(model, request.output);
+  write_config(model, *weights, request.output);
+  writer.commit();
+  return report;
+}
+
+}  // namespace tessera::adapt

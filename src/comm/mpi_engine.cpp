@@ -95,6 +95,13 @@ void MpiEngine::locked(const std::function<void()>& calls) {
   calls();
 }
 
+bool MpiEngine::try_locked(std::chrono::milliseconds patience, const std::function<void()>& calls) {
+  const std::unique_lock lock(mutex_, patience);
+  if (!lock.owns_lock()) return false;
+  calls();
+  return true;
+}
+
 void MpiEngine::thread_main() {
   Backoff backoff;
   std::unique_lock lock(mutex_);

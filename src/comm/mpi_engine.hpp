@@ -2,6 +2,7 @@
 /// The engine drives every MPI collective in flight of this process, whichever communicator started it. All of them
 /// advance in every wait: otherwise a rank that waits for A would keep another, which waits for B first, waiting
 /// forever.
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -42,6 +43,8 @@ class MpiEngine {
   void progress();
   /// Runs `calls` of MPI under the lock.
   void locked(const std::function<void()>& calls);
+  /// The same, unless another thread keeps the lock for `patience`: then false, and nothing has run.
+  bool try_locked(std::chrono::milliseconds patience, const std::function<void()>& calls);
   /// Stops the progress thread; called before MPI_Finalize.
   void stop();
 
@@ -50,8 +53,8 @@ class MpiEngine {
   void thread_main();
 
   MpiOptions options_;
-  std::mutex mutex_;
-  std::condition_variable changed_;  // for the progress thread's sleep and for waits beside it
+  std::timed_mutex mutex_;
+  std::condition_variable_any changed_;  // for the progress thread's sleep and for waits beside it
   std::vector<std::shared_ptr<MpiOp>> active_;
   std::string failure_;  // text of the first error; every later call throws it
   bool stopping_ = false;

@@ -53,12 +53,12 @@ std::vector<double> parse_rates(std::string_view text) {
   return rates;
 }
 
-std::vector<std::string> parse_families(std::string_view text) {
+std::vector<std::string> parse_names(std::string_view flag, std::string_view text) {
   std::vector<std::string> families;
   for (const auto part : split_list(text)) {
-    if (part.empty()) throw RequestError("--dataset '{}': a family's name is empty", text);
+    if (part.empty()) throw RequestError("{} '{}': a name is empty", flag, text);
     if (std::find(families.begin(), families.end(), part) != families.end()) {
-      throw RequestError("--dataset '{}': '{}' is named twice", text, part);
+      throw RequestError("{} '{}': '{}' is named twice", flag, text, part);
     }
     families.emplace_back(part);
   }

@@ -213,6 +213,12 @@ H5Dataset H5File::dataset(const std::string& name, std::optional<H5Type> type) c
   return H5Dataset(std::move(id), path_.string(), name, *kind, static_cast<std::int64_t>(size));
 }
 
+bool H5File::is_group(const std::string& name) const {
+  const H5Silence silence;
+  const H5Handle id = h5_own<H5Oclose>(H5Oopen(id_.get(), name.c_str(), H5P_DEFAULT));
+  return id && H5Iget_type(id.get()) == H5I_GROUP;
+}
+
 std::vector<std::string> H5File::names(const std::string& group) const {
   const H5Silence silence;
   const H5Handle id = h5_own<H5Gclose>(H5Gopen2(id_.get(), group.c_str(), H5P_DEFAULT));

@@ -108,6 +108,9 @@ TEST(H5File, ListsAndFindsObjects) {
   EXPECT_TRUE(file.has("/g/a"));
   EXPECT_FALSE(file.has("g/c"));
   EXPECT_FALSE(file.has("g/a/b/c"));
+  EXPECT_TRUE(file.is_group("g"));
+  EXPECT_FALSE(file.is_group("g/a"));
+  EXPECT_FALSE(file.is_group("nothing"));
   EXPECT_THROW(file.names("g/a"), RequestError);
   EXPECT_THROW(file.dataset("g"), RequestError);
 }

@@ -104,6 +104,13 @@ ReturnToService=2
 NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 CPUs={self.slots} State=UNKNOWN
 PartitionName=all Nodes={name} Default=YES MaxTime=INFINITE State=UP
 """, encoding="utf-8")
+        # Nothing here uses control groups. From 23.11 on slurmd looks for them at its start all the same: 24.05 can be told
+        # not to, and the plugin for v1 looks only when it is used.
+        version = subprocess.run([find("slurmd"), "-V"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        release = tuple(int(part) for part in version.split(".")[:2])
+        if release >= (23, 11):
+            plugin = "disabled" if release >= (24, 5) else "cgroup/v1"
+            (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n", encoding="utf-8")
         self.environment = dict(os.environ, SLURM_CONF=str(self.folder / "slurm.conf"))
         self.environment["PATH"] = DAEMON_PATH
 

@@ -20,7 +20,7 @@ class Communicator;
 class ScheduleCheck {
  public:
   /// `control` has the same ranks as the checked communicator, in the same order, and is used for nothing else.
-  ScheduleCheck(std::unique_ptr<Communicator> control, int interval = 1);
+  explicit ScheduleCheck(std::unique_ptr<Communicator> control, int interval = 1);
   ~ScheduleCheck();
 
   /// Collective over control every `interval` calls. Throws CommError on every rank.

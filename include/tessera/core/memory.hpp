@@ -1,12 +1,15 @@
 #pragma once
 /// Memory of this process and of the machine, in bytes.
 #include <cstdint>
+#include <filesystem>
 
 namespace tessera {
 
 /// Largest resident set so far.
 std::int64_t peak_memory_bytes() noexcept;
-/// What the machine, or the control group this process is in, can still give; -1 when neither says.
-std::int64_t available_memory_bytes();
+/// What the machine can still give, or less where the control group this process is in (a batch job's, a container's),
+/// or one around it, has a lower limit; -1 when nothing says. File cache that can be dropped counts as available.
+/// Groups of version 1 and 2. `root`: where /proc and /sys are looked for, for tests.
+std::int64_t available_memory_bytes(const std::filesystem::path& root = "/");
 
 }  // namespace tessera

@@ -26,8 +26,12 @@ struct SourcePopulation {
 
 /// "9,3,3,1" or "9||3||3||1". Throws RequestError on anything but non-negative numbers with a positive sum.
 std::vector<double> parse_rates(std::string_view text);
-/// "sem_seg||refer_seg" (or with commas): the names, blanks trimmed. Throws RequestError on an empty or repeated name.
-std::vector<std::string> parse_families(std::string_view text);
+/// "sem_seg||refer_seg" (or with commas): the names, blanks trimmed. Throws RequestError, naming `flag`, on an empty or
+/// repeated name.
+std::vector<std::string> parse_names(std::string_view flag, std::string_view text);
+inline std::vector<std::string> parse_families(std::string_view text) {
+  return parse_names("--dataset", text);
+}
 
 class MixtureOrder {
  public:

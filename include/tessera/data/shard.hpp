@@ -12,22 +12,21 @@ namespace tessera::data {
 
 inline constexpr int kFormatMajor = 1;
 inline constexpr int kFormatMinor = 0;
-inline constexpr std::int32_t kImageToken = -200;
-inline constexpr std::int32_t kIgnoreLabel = -100;
+inline constexpr std::uint8_t kSentenceUnknown = 255;
 
 /// Root attributes.
 struct ShardHeader {
   std::string split = "train";
   std::string tokenizer_hash;
   std::string conversation_template;
-  std::int32_t seg_token_id = -1;
-  std::int32_t im_start_id = -1;
-  std::int32_t im_end_id = -1;
-  std::int32_t pad_id = -1;
-  std::int32_t bos_id = -1;
-  std::int32_t eos_id = -1;
+  std::int64_t seg_token_id = -1;
+  std::int64_t im_start_id = -1;
+  std::int64_t im_end_id = -1;
+  std::int64_t pad_id = -1;
+  std::int64_t bos_id = -1;
+  std::int64_t eos_id = -1;
   bool use_mm_start_end = true;
-  std::uint64_t seed = 0;
+  std::int64_t seed = 0;
   std::string made_by;
   std::string plan;
 };
@@ -36,13 +35,13 @@ struct ShardHeader {
 template <class T>
 struct Ragged {
   std::vector<T> values;
-  std::vector<std::int64_t> offset{0};  ///< [rows + 1]
+  std::vector<std::int64_t> offsets{0};  ///< [rows + 1]
 
   void add(std::span<const T> row) {
     values.insert(values.end(), row.begin(), row.end());
-    offset.push_back(static_cast<std::int64_t>(values.size()));
+    offsets.push_back(static_cast<std::int64_t>(values.size()));
   }
-  std::int64_t rows() const noexcept { return static_cast<std::int64_t>(offset.size()) - 1; }
+  std::int64_t rows() const noexcept { return static_cast<std::int64_t>(offsets.size()) - 1; }
 };
 
 struct RaggedText : Ragged<char> {
@@ -54,7 +53,7 @@ struct ShardData {
     Ragged<std::uint8_t> bytes;
     std::vector<std::int32_t> height, width;
     RaggedText name;
-    std::vector<std::uint64_t> digest;
+    std::vector<std::int64_t> digest;
   } images;
   struct Sources {
     RaggedText name, family;
@@ -63,12 +62,12 @@ struct ShardData {
     std::vector<std::int32_t> image, source;
     std::vector<std::int64_t> item;
     std::vector<std::int32_t> draw;
-    std::vector<std::int8_t> is_sentence;
-    std::vector<std::int64_t> conversation_offset{0}, target_offset{0}, ignore_mask;
+    std::vector<std::uint8_t> is_sentence;
+    std::vector<std::int64_t> conversation_offsets{0}, target_offsets{0}, ignore_mask;
+    Ragged<std::int32_t> choices;
   } samples;
   struct Conversations {
-    Ragged<std::int32_t> ids;
-    std::vector<std::int32_t> labels;  ///< [ids.values.size()]
+    Ragged<std::int32_t> ids, labels;
     RaggedText text, question;
   } conversations;
   std::vector<std::int64_t> target_mask;
@@ -79,8 +78,8 @@ struct ShardData {
   RaggedText skipped;  ///< JSON objects
 };
 
-/// Writes the file whole: contiguous datasets with their checksums, no time stamps, so equal content gives equal bytes.
-/// The caller names a temporary path and renames. Throws RunError naming the path when the file system refuses.
+/// Writes the file, each dataset with its checksum; equal content gives equal bytes. It appears under `path` when it is
+/// whole. Throws RunError naming the path when the file system refuses.
 void write_shard(const std::filesystem::path& path, const ShardHeader& header, const ShardData& data);
 
 }  // namespace tessera::data

@@ -114,6 +114,7 @@ class H5File {
   H5Dataset create_dataset(const std::string& name, H5Type type, H5Layout layout = {});
   void create_group(const std::string& name);
   bool has(const std::string& name) const;
+  bool is_group(const std::string& name) const;
   /// Throws RequestError unless it exists, is one-dimensional and of a type above (of `type`, where given).
   H5Dataset dataset(const std::string& name, std::optional<H5Type> type = {}) const;
   std::vector<std::string> names(const std::string& group = "/") const;  ///< direct members, sorted

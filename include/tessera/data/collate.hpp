@@ -1,0 +1,43 @@
+#pragma once
+/// Collation: stored samples to one micro-batch, as LISA's collate_fn makes it.
+/// Source: dvlab-research/LISA utils/dataset.py (collate_fn), utils/*_dataset.py (pre-processing).
+#include <cstdint>
+#include <vector>
+
+#include "tessera/data/shard_file.hpp"
+#include "tessera/image/preprocess.hpp"
+#include "tessera/models/lisa_batch.hpp"
+
+namespace tessera::data {
+
+/// What the model wants to be fed with.
+struct InputSpec {
+  std::int64_t sam_size = 1024;         ///< S
+  image::ClipImageConfig clip;          ///< of the vision tower; its crop gives s
+  std::int64_t image_patches = 256;     ///< features that replace the one image token
+  std::int64_t model_max_length = 512;  ///< positions after the image is spliced in
+};
+
+struct CollateReport {
+  std::int64_t tokens = 0;             ///< that are no padding
+  std::int64_t label_tokens = 0;       ///< next-token targets that are supervised
+  std::int64_t padding = 0;            ///< tokens of padding
+  std::int64_t cut_conversations = 0;  ///< longer than model_max_length - (image_patches - 1)
+  std::int64_t dropped_targets = 0;    ///< masks whose [SEG] fell beyond the cut; the reference stops with an assertion
+  CollateReport& operator+=(const CollateReport& other);
+};
+
+enum class Purpose {
+  training,    ///< texts are cut; a target is 0 or 1
+  evaluation,  ///< texts are whole; pixels that no score may count are 255 in every mask of the image
+};
+
+/// One micro-batch of `samples`, in order. `keys[i]` names sample i in the stream; conversations derive theirs from it.
+/// Throws RunError naming the sample whose image does not decode, or whose [SEG] ids are not as many as its targets.
+models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
+                          const ShardHeader& header, const InputSpec& spec, Purpose purpose, CollateReport& report);
+
+/// Bytes that collate() of a sample of these sizes allocates, within a few per cent.
+std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec);
+
+}  // namespace tessera::data

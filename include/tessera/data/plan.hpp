@@ -1,0 +1,41 @@
+#pragma once
+/// Plan of a `prepare`: which items go into which shard, before anything is read. A function of the data set and the
+/// settings alone, so the shards do not depend on the number of ranks, nor on what a stopped run had done.
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tessera/data/reader.hpp"
+
+namespace tessera::data {
+
+struct ItemOfImage {
+  std::int32_t reader = 0;
+  std::int64_t item = 0;
+};
+
+/// One image and everything the data sets say of it: the unit of work.
+struct WorkUnit {
+  std::string image;       ///< relative to the data set folder
+  std::int64_t bytes = 0;  ///< size of the file; 0 when it is missing
+  std::vector<ItemOfImage> items;
+};
+
+struct PlannedShard {
+  std::string name;  ///< "train-00003-of-00008.h5"
+  std::vector<WorkUnit> units;
+  std::string fingerprint;  ///< hash of settings and units; a finished shard that carries it need not be made again
+};
+
+/// Items grouped by image, in the order in which an image is first met.
+std::vector<WorkUnit> group_by_image(const std::filesystem::path& dataset_dir,
+                                     const std::vector<std::unique_ptr<Reader>>& readers);
+
+/// Cuts `units` into shards of nearly equal bytes, at most about `shard_bytes` each; small sets are cut into up to
+/// eight shards of at least eight images, so that ranks can share the work. `settings` is what determines the content.
+std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<WorkUnit> units, std::int64_t shard_bytes,
+                                      const std::string& settings, const std::vector<std::unique_ptr<Reader>>& readers);
+
+}  // namespace tessera::data

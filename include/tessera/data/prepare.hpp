@@ -1,0 +1,57 @@
+#pragma once
+/// prepare: data sets in their original layouts to a folder of shards (datasets/FORMAT.md) with a manifest.
+///
+/// Each shard is made by one rank; its content depends on the data sets and the settings alone, never on the number of
+/// ranks. A stopped run goes on when it is started again: shards that are whole are kept.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tessera/core/log.hpp"
+#include "tessera/core/options.hpp"
+#include "tessera/data/manifest.hpp"
+
+namespace tessera::comm {
+class Communicator;
+}
+
+namespace tessera::data {
+
+struct PrepareConfig {
+  std::string dataset_dir = "./dataset";
+  std::string dataset = "reason_seg";  ///< families to train on; empty: no training samples
+  std::string reason_seg_data = "ReasonSeg|train";
+  std::string sem_seg_data = "ade20k||cocostuff||pascal_part||paco_lvis||mapillary";
+  std::string vqa_data = "llava_instruct_150k";
+  std::string val_dataset = "ReasonSeg|val";  ///< empty: no validation samples
+  double explanatory = 0.1;
+  std::int64_t num_classes_per_sample = 3;
+  std::string version;  ///< model folder whose tokenizer is used
+  std::string conv_type = "llava_v1";
+  std::int64_t model_max_length = 512;
+  bool use_mm_start_end = true;
+  bool part_union = false;
+  double polygon_slack = 2.0;  ///< pixels
+  std::string output_dir;
+  std::int64_t shard_mib = 128;
+  std::int64_t draws = 4;
+  std::int64_t seed = 42;
+  std::int64_t workers = 2;
+  bool strict = false;
+  bool check = false;
+};
+
+void bind(Options& options, PrepareConfig& config);
+
+struct PrepareOutcome {
+  Manifest manifest;
+  std::int64_t shards_kept = 0;  ///< that an earlier run had made
+};
+
+/// Collective. `command_line` is recorded in the manifest. Returns the same on every rank.
+/// Throws RequestError: settings, folders, an output folder that holds something else, and with `strict` any broken
+/// sample; then nothing has been written under its final name. RunError when the disk refuses.
+PrepareOutcome run_prepare(const PrepareConfig& config, comm::Communicator& comm, const Log& log,
+                           const std::string& command_line = "");
+
+}  // namespace tessera::data

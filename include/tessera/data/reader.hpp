@@ -1,0 +1,38 @@
+#pragma once
+/// Reader: one data set in its original folder layout, as items that become samples. One subclass per family.
+///
+/// Enumerating is cheap (listings and indices, no pixels), the same on every rank, and in an order that depends on the
+/// data set alone. make() is pure and may be called from several threads: equal arguments give equal samples.
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tessera/data/choices.hpp"
+#include "tessera/data/problem.hpp"
+#include "tessera/data/sample.hpp"
+#include "tessera/image/image.hpp"
+
+namespace tessera::data {
+
+struct Item {
+  std::string name;   ///< unique in its source; random draws are keyed by it
+  std::string image;  ///< path relative to the data set folder, with '/'
+};
+
+class Reader {
+ public:
+  virtual ~Reader() = default;
+  virtual const std::string& source() const noexcept = 0;  ///< e.g. "reason_seg/ReasonSeg/train"
+  virtual const std::string& family() const noexcept = 0;  ///< "sem_seg", "refer_seg", "vqa", "reason_seg"
+  virtual const std::vector<Item>& items() const noexcept = 0;
+  /// What enumerating found broken, beyond any single item.
+  virtual const std::vector<Problem>& problems() const noexcept = 0;
+  /// The samples of items()[item], whose image has the given size: one for each element of `draws`, which decides for
+  /// it. Throws BrokenSample.
+  virtual ItemSamples make(std::int64_t item, image::Size size, std::span<Choices> draws) const = 0;
+};
+
+}  // namespace tessera::data

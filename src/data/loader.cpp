@@ -1,0 +1,294 @@
+#include "tessera/data/loader.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "data/prefetch.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/core/random.hpp"
+
+namespace tessera::data {
+namespace {
+
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+
+struct FamilyRate {
+  std::string_view family;
+  double rate;
+};
+/// LISA's default mixture.
+constexpr std::array<FamilyRate, 4> kReferenceRates = {
+    {{"sem_seg", 9}, {"refer_seg", 3}, {"vqa", 3}, {"reason_seg", 1}}};
+
+double reference_rate(std::string_view family) {
+  for (const auto& entry : kReferenceRates) {
+    if (entry.family == family) return entry.rate;
+  }
+  return 1;
+}
+
+/// Families that the shards hold: the reference's in its order, then the others in order of appearance.
+std::vector<std::string> families_of(const std::vector<SourcePopulation>& sources) {
+  std::vector<std::string> families;
+  const auto held = [&](std::string_view name) {
+    return std::any_of(sources.begin(), sources.end(),
+                       [&](const auto& s) { return s.family == name && !s.items.empty(); });
+  };
+  for (const auto& entry : kReferenceRates) {
+    if (held(entry.family)) families.emplace_back(entry.family);
+  }
+  for (const auto& source : sources) {
+    if (held(source.family) && std::find(families.begin(), families.end(), source.family) == families.end()) {
+      families.push_back(source.family);
+    }
+  }
+  return families;
+}
+
+MixtureOrder order_of(const LoaderConfig& config, const Shards& shards, std::uint64_t seed) {
+  const auto sources = shards.populations();
+  const auto families = config.dataset.empty() ? families_of(sources) : parse_families(config.dataset);
+  std::vector<double> rates;
+  if (config.sample_rates.empty()) {
+    for (const auto& family : families) rates.push_back(reference_rate(family));
+  } else {
+    rates = parse_rates(config.sample_rates);
+  }
+  return {sources, families, rates, seed};
+}
+
+SampleInfo info_of(const Shards& shards, std::int64_t number, std::int64_t row, const StoredSample& sample) {
+  SampleInfo info{number, row, shards.source_of(row), sample.image_name, {}};
+  for (const auto& conversation : sample.conversations) info.questions.push_back(conversation.question);
+  return info;
+}
+
+}  // namespace
+
+void bind(Options& options, LoaderConfig& config) {
+  const std::string group = "Data";
+  options.add("shards", &config.shards, "folders that `tessera prepare` wrote, separated by commas", {.group = group});
+  options.add("dataset", &config.dataset,
+              "families to train on, as sem_seg||refer_seg||vqa||reason_seg; empty: all that the shards hold",
+              {.group = group});
+  options.add(
+      "sample_rates", &config.sample_rates,
+      "how often each family is drawn, as 9,3,3,1 or 9||3||3||1; empty: 9, 3, 3, 1 for the reference's families",
+      {.group = group});
+  options.add("batch_size", &config.batch_size, "images of one rank in one micro-step",
+              {.group = group, .unit = "images", .min = 1});
+  options.add("grad_accumulation_steps", &config.grad_accumulation_steps, "micro-steps of a step on each rank",
+              {.group = group, .min = 1});
+  options.add("global_batch_size", &config.global_batch_size,
+              "images of a step over all ranks; with it a step is the same for any number of ranks, and "
+              "grad_accumulation_steps follows from it",
+              {.group = group, .unit = "images", .min = 1});
+  options.add("model_max_length", &config.model_max_length,
+              "positions of a conversation with its image spliced in; longer texts are cut",
+              {.group = group, .unit = "tokens", .min = 1});
+  options.add("workers", &config.workers, "threads of a rank that read and decode ahead", {.group = group, .min = 1});
+  options.add("prefetch_mib", &config.prefetch_mib, "memory of a rank for samples read ahead, beyond the step in hand",
+              {.group = group, .unit = "MiB", .min = 0});
+}
+
+StepShape step_shape(const LoaderConfig& config, int rank, int world) {
+  if (config.batch_size < 1 || config.grad_accumulation_steps < 1) {
+    throw RequestError("--batch_size {} and --grad_accumulation_steps {} must be positive", config.batch_size,
+                       config.grad_accumulation_steps);
+  }
+  StepShape shape{config.batch_size, config.grad_accumulation_steps * world, rank, world};
+  if (!config.global_batch_size) return shape;
+  const auto total = *config.global_batch_size;
+  const auto unit = config.batch_size * world;
+  if (total < 1 || total % unit != 0) {
+    throw RequestError(
+        "--global_batch_size {} cannot be divided: {} ranks x --batch_size {} take multiples of {}, e.g. {}; change "
+        "it, the "
+        "batch size or the number of ranks",
+        total, world, config.batch_size, unit, std::max<std::int64_t>(1, (total + unit - 1) / unit) * unit);
+  }
+  shape.micro_batches = total / config.batch_size;
+  return shape;
+}
+
+std::int64_t StepBatches::masks() const {
+  std::int64_t count = 0;
+  for (const auto& one : micro) {
+    for (const auto& masks : one.batch.masks) count += masks.size(0);
+  }
+  return count;
+}
+
+std::int64_t StepBatches::tokens() const {
+  std::int64_t count = 0;
+  for (const auto& one : micro) count += one.report.tokens;
+  return count;
+}
+
+std::int64_t StepBatches::label_tokens() const {
+  std::int64_t count = 0;
+  for (const auto& one : micro) count += one.report.label_tokens;
+  return count;
+}
+
+struct Loader::Impl {
+  Impl(const LoaderConfig& config, const InputSpec& input, const Shards& table, std::uint64_t seed_, int rank,
+       int world)
+      : shape(step_shape(config, rank, world)),
+        spec(input),
+        shards(table),
+        seed(seed_),
+        order(order_of(config, table, seed_)),
+        ahead(
+            {.workers = static_cast<int>(config.workers), .bytes = config.prefetch_mib * kMiB},
+            [this](std::int64_t i) { return make(i); }, [this](std::int64_t i) { return cost(i); }) {}
+
+  /// Number in the stream of image j of this rank's i-th micro-batch since step 0.
+  std::int64_t number(std::int64_t i, std::int64_t j) const {
+    const auto its_step = i / shape.own();
+    return (its_step * shape.micro_batches + micro(i)) * shape.batch_size + j;
+  }
+  std::int64_t micro(std::int64_t i) const { return i % shape.own() * shape.world + shape.rank; }
+
+  MicroBatch make(std::int64_t i) const {
+    MicroBatch result;
+    result.index = micro(i);
+    std::vector<StoredSample> samples;
+    std::vector<std::uint64_t> keys;
+    for (std::int64_t j = 0; j < shape.batch_size; ++j) {
+      const auto g = number(i, j);
+      const auto row = order.at(g);
+      samples.push_back(shards.read(row));
+      keys.push_back(mix_keys(seed, hash_name("sample"), g));
+      result.samples.push_back(info_of(shards, g, row, samples.back()));
+    }
+    result.batch = collate(samples, keys, shards.header(), spec, Purpose::training, result.report);
+    return result;
+  }
+
+  std::int64_t cost(std::int64_t i) const {
+    std::int64_t bytes = 0;
+    for (std::int64_t j = 0; j < shape.batch_size; ++j) {
+      bytes += collated_bytes(shards.sizes_of(order.at(number(i, j))), spec);
+    }
+    return bytes;
+  }
+
+  StepShape shape;
+  InputSpec spec;
+  const Shards& shards;
+  std::uint64_t seed;
+  MixtureOrder order;
+  std::int64_t step = 0;
+  Prefetch<MicroBatch> ahead;  // last: its threads use all of the above
+};
+
+Loader::Loader(const LoaderConfig& config, const InputSpec& spec, const Shards& shards, std::uint64_t seed, int rank,
+               int world)
+    : impl_(std::make_unique<Impl>(config, spec, shards, seed, rank, world)) {}
+Loader::~Loader() = default;
+
+const StepShape& Loader::shape() const noexcept {
+  return impl_->shape;
+}
+
+StepBatches Loader::next() {
+  StepBatches result;
+  result.step = impl_->step;
+  const double before = impl_->ahead.waited_s();
+  result.micro = impl_->ahead.take(impl_->shape.own());
+  result.data_wait_s = impl_->ahead.waited_s() - before;
+  ++impl_->step;
+  return result;
+}
+
+void Loader::seek(std::int64_t step) {
+  impl_->ahead.seek(step * impl_->shape.own());
+  impl_->step = step;
+}
+
+std::vector<std::int64_t> Loader::rows_of(std::int64_t step, std::int64_t micro) const {
+  std::vector<std::int64_t> rows;
+  for (std::int64_t j = 0; j < impl_->shape.batch_size; ++j) {
+    rows.push_back(impl_->order.at((step * impl_->shape.micro_batches + micro) * impl_->shape.batch_size + j));
+  }
+  return rows;
+}
+
+double Loader::waited_s() const {
+  return impl_->ahead.waited_s();
+}
+std::int64_t Loader::peak_bytes() const {
+  return impl_->ahead.peak_bytes();
+}
+
+struct EvalLoader::Impl {
+  Impl(const InputSpec& input, const Shards& table, int rank_, int world_, const Limits& limits)
+      : spec(input),
+        shards(table),
+        rank(rank_),
+        world(world_),
+        rows(first_rows(table, limits.max_items)),
+        calls((static_cast<std::int64_t>(rows.size()) + world - 1) / world),
+        ahead(
+            {.workers = static_cast<int>(limits.workers), .bytes = limits.prefetch_mib * kMiB, .end = calls},
+            [this](std::int64_t i) { return make(i); },
+            [this](std::int64_t i) { return collated_bytes(shards.sizes_of(row(i)), spec); }) {}
+
+  static std::vector<std::int64_t> first_rows(const Shards& shards, std::int64_t most) {
+    auto all = shards.evaluation_rows();
+    if (most >= 0 && most < static_cast<std::int64_t>(all.size())) all.resize(static_cast<std::size_t>(most));
+    return all;
+  }
+
+  bool counted(std::int64_t i) const { return i * world + rank < static_cast<std::int64_t>(rows.size()); }
+  /// A rank without an item of its own in the last round takes the last one again.
+  std::int64_t row(std::int64_t i) const {
+    return counted(i) ? rows[static_cast<std::size_t>(i * world + rank)] : rows.back();
+  }
+
+  EvalItem make(std::int64_t i) const {
+    EvalItem item;
+    auto sample = shards.read(row(i));
+    item.counted = counted(i);
+    item.is_sentence = sample.is_sentence;
+    item.sample = info_of(shards, i * world + rank, row(i), sample);
+    const auto number = static_cast<std::uint64_t>(row(i));
+    std::vector<StoredSample> one;
+    one.push_back(std::move(sample));
+    CollateReport report;
+    item.batch =
+        collate(one, {mix_keys(number, hash_name("evaluation"))}, shards.header(), spec, Purpose::evaluation, report);
+    item.image = std::move(one.front().image);
+    return item;
+  }
+
+  InputSpec spec;
+  const Shards& shards;
+  int rank;
+  int world;
+  std::vector<std::int64_t> rows;
+  std::int64_t calls;
+  std::int64_t taken = 0;
+  Prefetch<EvalItem> ahead;
+};
+
+EvalLoader::EvalLoader(const InputSpec& spec, const Shards& shards, int rank, int world, Limits limits)
+    : impl_(std::make_unique<Impl>(spec, shards, rank, world, limits)) {}
+EvalLoader::~EvalLoader() = default;
+std::int64_t EvalLoader::items() const noexcept {
+  return static_cast<std::int64_t>(impl_->rows.size());
+}
+std::int64_t EvalLoader::calls() const noexcept {
+  return impl_->calls;
+}
+EvalItem EvalLoader::next() {
+  return std::move(impl_->ahead.take(1).front());
+}
+void EvalLoader::rewind() {
+  impl_->ahead.seek(0);
+}
+
+}  // namespace tessera::data

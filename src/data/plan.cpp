@@ -1,0 +1,84 @@
+#include "tessera/data/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "tessera/core/hash.hpp"
+
+namespace tessera::data {
+namespace {
+
+constexpr std::int64_t kSharesOfSmallSets = 8;
+constexpr std::int64_t kImagesOfSmallShare = 8;
+/// What an image costs beside its bytes: texts, ids, masks of a few draws. Only the balance depends on it.
+constexpr std::int64_t kBytesBesideImage = 4096;
+
+std::int64_t cost(const WorkUnit& unit) {
+  return unit.bytes + kBytesBesideImage;
+}
+
+std::string describe(const WorkUnit& unit, const std::vector<std::unique_ptr<Reader>>& readers) {
+  std::string text = fmt::format("{}\t{}", unit.image, unit.bytes);
+  for (const auto& item : unit.items) {
+    const auto& reader = *readers[static_cast<std::size_t>(item.reader)];
+    text += fmt::format("\t{}:{}", reader.source(), reader.items()[static_cast<std::size_t>(item.item)].name);
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+std::vector<WorkUnit> group_by_image(const std::filesystem::path& dataset_dir,
+                                     const std::vector<std::unique_ptr<Reader>>& readers) {
+  std::vector<WorkUnit> units;
+  std::unordered_map<std::string, std::size_t> row_of;
+  for (std::size_t r = 0; r < readers.size(); ++r) {
+    const auto& items = readers[r]->items();
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const auto [at, fresh] = row_of.try_emplace(items[i].image, units.size());
+      if (fresh) {
+        std::error_code missing;
+        const auto bytes = std::filesystem::file_size(dataset_dir / items[i].image, missing);
+        units.push_back({items[i].image, missing ? 0 : static_cast<std::int64_t>(bytes), {}});
+      }
+      units[at->second].items.push_back({static_cast<std::int32_t>(r), static_cast<std::int64_t>(i)});
+    }
+  }
+  return units;
+}
+
+std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<WorkUnit> units, std::int64_t shard_bytes,
+                                      const std::string& settings,
+                                      const std::vector<std::unique_ptr<Reader>>& readers) {
+  std::vector<PlannedShard> shards;
+  if (units.empty()) return shards;
+  std::int64_t total = 0;
+  for (const auto& unit : units) total += cost(unit);
+  const auto images = static_cast<std::int64_t>(units.size());
+  const std::int64_t by_size = (total + shard_bytes - 1) / shard_bytes;
+  const std::int64_t to_share = std::clamp<std::int64_t>(images / kImagesOfSmallShare, 1, kSharesOfSmallSets);
+  const std::int64_t count = std::clamp<std::int64_t>(std::max(by_size, to_share), 1, images);
+
+  std::int64_t done = 0;
+  std::size_t next = 0;
+  for (std::int64_t k = 0; k < count; ++k) {
+    PlannedShard shard;
+    shard.name = fmt::format("{}-{:05}-of-{:05}.h5", split, k, count);
+    // Up to the k-th share of the bytes, at least one image, and leaving one for each shard to come.
+    const auto keep = static_cast<std::size_t>(count - k - 1);
+    std::string listing = settings + "\n";
+    while (next + keep < units.size() &&
+           (shard.units.empty() || keep == 0 || (done + cost(units[next]) / 2) * count < total * (k + 1))) {
+      done += cost(units[next]);
+      listing += describe(units[next], readers);
+      shard.units.push_back(std::move(units[next++]));
+    }
+    shard.fingerprint = hash_hex128(listing);
+    shards.push_back(std::move(shard));
+  }
+  return shards;
+}
+
+}  // namespace tessera::data

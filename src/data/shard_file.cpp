@@ -1,0 +1,175 @@
+#include "tessera/data/shard_file.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "data/shard_index.hpp"
+#include "data/shard_names.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/core/hash.hpp"
+#include "tessera/io/hdf5.hpp"
+
+namespace tessera::data {
+
+std::string checksum_text(const void* data, std::size_t bytes) {
+  return fmt::format("{:016x}", xxh3_64(data, bytes));
+}
+
+namespace {
+
+/// Sizes at row i of a ragged table.
+std::int64_t length(const std::vector<std::int64_t>& offsets, std::int64_t row) {
+  return offsets[static_cast<std::size_t>(row) + 1] - offsets[static_cast<std::size_t>(row)];
+}
+
+template <class T>
+T at(const std::vector<T>& values, std::int64_t row) {
+  return values[static_cast<std::size_t>(row)];
+}
+
+}  // namespace
+
+struct ShardFile::Impl {
+  explicit Impl(const std::filesystem::path& path)
+      : file(io::H5File::open(path)),
+        index(read_shard_index(file)),
+        image_bytes(file.dataset("images/bytes/values", io::H5Type::u8)),
+        image_names(file.dataset("images/name/values", io::H5Type::u8)),
+        ids(file.dataset("conversations/ids/values", io::H5Type::i32)),
+        labels(file.dataset("conversations/labels/values", io::H5Type::i32)),
+        mask_counts(file.dataset("masks/counts/values", io::H5Type::u8)) {
+    if (!index.conversation_text.empty()) texts.emplace(file.dataset("conversations/text/values", io::H5Type::u8));
+    if (!index.conversation_question.empty()) {
+      questions.emplace(file.dataset("conversations/question/values", io::H5Type::u8));
+    }
+  }
+
+  io::H5File file;
+  ShardIndex index;
+  io::H5Dataset image_bytes, image_names, ids, labels, mask_counts;
+  std::optional<io::H5Dataset> texts, questions;
+  std::mutex mutex;  ///< one thread at a time may use a dataset
+
+  template <class T>
+  std::vector<T> row(const io::H5Dataset& values, const std::vector<std::int64_t>& offsets, std::int64_t i) {
+    std::vector<T> result(static_cast<std::size_t>(length(offsets, i)));
+    const std::lock_guard lock(mutex);
+    values.read(at(offsets, i), static_cast<std::int64_t>(result.size()), result.data());
+    return result;
+  }
+
+  std::string text_row(const io::H5Dataset& values, const std::vector<std::int64_t>& offsets, std::int64_t i) {
+    const auto bytes = row<std::uint8_t>(values, offsets, i);
+    return {bytes.begin(), bytes.end()};
+  }
+
+  image::Rle mask(std::int64_t i, const std::string& where) {
+    return image::rle_from_string(text_row(mask_counts, index.mask_counts, i),
+                                  {at(index.mask_height, i), at(index.mask_width, i)}, where);
+  }
+};
+
+ShardFile::ShardFile(const std::filesystem::path& path) : impl_(std::make_unique<Impl>(path)) {}
+ShardFile::ShardFile(ShardFile&&) noexcept = default;
+ShardFile& ShardFile::operator=(ShardFile&&) noexcept = default;
+ShardFile::~ShardFile() = default;
+
+const std::filesystem::path& ShardFile::path() const noexcept {
+  return impl_->file.path();
+}
+const ShardHeader& ShardFile::header() const noexcept {
+  return impl_->index.header;
+}
+std::int64_t ShardFile::samples() const noexcept {
+  return static_cast<std::int64_t>(impl_->index.sample_image.size());
+}
+std::int64_t ShardFile::images() const noexcept {
+  return static_cast<std::int64_t>(impl_->index.image_height.size());
+}
+std::int64_t ShardFile::masks() const noexcept {
+  return static_cast<std::int64_t>(impl_->index.mask_height.size());
+}
+const std::vector<std::string>& ShardFile::source_names() const noexcept {
+  return impl_->index.source_name;
+}
+const std::vector<std::string>& ShardFile::source_families() const noexcept {
+  return impl_->index.source_family;
+}
+std::int32_t ShardFile::source_of(std::int64_t sample) const {
+  return impl_->index.sample_source.at(static_cast<std::size_t>(sample));
+}
+std::int64_t ShardFile::item_of(std::int64_t sample) const {
+  return impl_->index.sample_item.at(static_cast<std::size_t>(sample));
+}
+std::int32_t ShardFile::image_of(std::int64_t sample) const {
+  return impl_->index.sample_image.at(static_cast<std::size_t>(sample));
+}
+
+SampleSizes ShardFile::sizes_of(std::int64_t sample) const {
+  const auto& index = impl_->index;
+  const auto image = image_of(sample);
+  SampleSizes sizes;
+  sizes.image_bytes = length(index.image_bytes, image);
+  sizes.size = {at(index.image_height, image), at(index.image_width, image)};
+  const auto first = at(index.sample_conversations, sample);
+  const auto last = at(index.sample_conversations, sample + 1);
+  sizes.conversations = last - first;
+  for (auto c = first; c < last; ++c) {
+    const auto tokens = length(index.conversation_ids, c);
+    sizes.tokens += tokens;
+    sizes.longest_tokens = std::max(sizes.longest_tokens, tokens);
+  }
+  sizes.targets = length(index.sample_targets, sample);
+  return sizes;
+}
+
+std::vector<std::string> ShardFile::skipped() const {
+  std::vector<std::string> reports;
+  if (!impl_->file.has("skipped")) return reports;
+  const auto values = impl_->file.dataset("skipped/values", io::H5Type::u8).read_all<std::uint8_t>();
+  const auto offsets = impl_->file.dataset("skipped/offsets", io::H5Type::i64).read_all<std::int64_t>();
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+    if (offsets[i] < 0 || offsets[i + 1] < offsets[i] || offsets[i + 1] > static_cast<std::int64_t>(values.size())) {
+      throw RequestError("shard '{}': skipped: offsets do not rise", path().string());
+    }
+    reports.emplace_back(values.begin() + offsets[i], values.begin() + offsets[i + 1]);
+  }
+  return reports;
+}
+
+StoredSample ShardFile::read(std::int64_t sample) const {
+  auto& impl = *impl_;
+  const auto& index = impl.index;
+  const std::int64_t image = image_of(sample);
+  StoredSample result;
+  result.where = fmt::format("shard '{}' sample {}", path().string(), sample);
+  result.image_name = impl.text_row(impl.image_names, index.image_name, image);
+  result.image = impl.row<std::uint8_t>(impl.image_bytes, index.image_bytes, image);
+  if (!index.image_digest.empty() &&
+      static_cast<std::int64_t>(xxh3_64(result.image.data(), result.image.size())) != at(index.image_digest, image)) {
+    throw RunError("{}: the bytes of image '{}' are not those that were written; prepare this shard again",
+                   result.where, result.image_name);
+  }
+  result.size = {at(index.image_height, image), at(index.image_width, image)};
+  result.source = at(index.sample_source, sample);
+  result.item = at(index.sample_item, sample);
+  result.draw = at(index.sample_draw, sample);
+  result.is_sentence = at(index.sample_is_sentence, sample);
+  for (auto c = at(index.sample_conversations, sample); c < at(index.sample_conversations, sample + 1); ++c) {
+    StoredConversation conversation;
+    conversation.ids = impl.row<std::int32_t>(impl.ids, index.conversation_ids, c);
+    conversation.labels = impl.row<std::int32_t>(impl.labels, index.conversation_ids, c);
+    if (impl.texts) conversation.text = impl.text_row(*impl.texts, index.conversation_text, c);
+    if (impl.questions) conversation.question = impl.text_row(*impl.questions, index.conversation_question, c);
+    result.conversations.push_back(std::move(conversation));
+  }
+  for (auto t = at(index.sample_targets, sample); t < at(index.sample_targets, sample + 1); ++t) {
+    result.targets.push_back(impl.mask(at(index.target_mask, t), result.where));
+  }
+  if (const auto ignore = at(index.sample_ignore, sample); ignore >= 0) result.ignore = impl.mask(ignore, result.where);
+  return result;
+}
+
+}  // namespace tessera::data

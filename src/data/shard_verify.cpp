@@ -1,0 +1,83 @@
+// ShardFile::verify: every checksum, every image, every mask.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "data/shard_names.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/data/shard_file.hpp"
+#include "tessera/io/hdf5.hpp"
+
+namespace tessera::data {
+namespace {
+
+/// The checksum of a dataset's content, read in pieces.
+std::string checksum_of(const io::H5Dataset& dataset) {
+  const auto text = [](const auto& values) { return checksum_text(values.data(), values.size() * sizeof(values[0])); };
+  switch (dataset.type()) {
+    case io::H5Type::u8:
+      return text(dataset.read_all<std::uint8_t>());
+    case io::H5Type::i32:
+      return text(dataset.read_all<std::int32_t>());
+    case io::H5Type::i64:
+      return text(dataset.read_all<std::int64_t>());
+    default:
+      return "";
+  }
+}
+
+/// Compares every dataset below `group` that carries a checksum.
+void compare_checksums(const io::H5File& file, const std::string& group, std::vector<std::string>& faults) {
+  for (const auto& name : file.names(group)) {
+    const auto path = group == "/" ? name : group + "/" + name;
+    try {
+      if (file.is_group(path)) {
+        compare_checksums(file, path, faults);
+        continue;
+      }
+      const auto dataset = file.dataset(path);
+      const auto attributes = dataset.attributes();
+      if (!attributes.has(kChecksum)) continue;
+      if (const auto found = checksum_of(dataset); found != attributes.text(kChecksum)) {
+        faults.push_back(fmt::format("{}: checksum {} where {} was written", path, found, attributes.text(kChecksum)));
+      }
+    } catch (const Error& error) {
+      faults.push_back(fmt::format("{}: {}", path, error.what()));
+    }
+  }
+}
+
+/// What is wrong with a sample's content; empty when nothing is.
+std::string fault_of(const ShardFile& file, std::int64_t row) {
+  try {
+    const auto sample = file.read(row);
+    std::int64_t segs = 0;
+    for (const auto& conversation : sample.conversations) {
+      segs += std::count(conversation.ids.begin(), conversation.ids.end(), file.header().seg_token_id);
+    }
+    if (segs != static_cast<std::int64_t>(sample.targets.size())) {
+      return fmt::format("sample {}: {} [SEG] tokens for {} masks", row, segs, sample.targets.size());
+    }
+    const auto size = image::probe(sample.image, sample.where).oriented();
+    if (size != sample.size) {
+      return fmt::format("sample {}: image '{}' is {} x {}, the table says {} x {}", row, sample.image_name, size.width,
+                         size.height, sample.size.width, sample.size.height);
+    }
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+std::vector<std::string> ShardFile::verify() const {
+  std::vector<std::string> faults;
+  compare_checksums(io::H5File::open(path()), "/", faults);
+  for (std::int64_t row = 0; row < samples(); ++row) {
+    if (auto fault = fault_of(*this, row); !fault.empty()) faults.push_back(std::move(fault));
+  }
+  return faults;
+}
+
+}  // namespace tessera::data

@@ -1,0 +1,74 @@
+#pragma once
+// What the tests of this room share: a small data set in ReasonSeg's layout made of the sample photographs, a
+// tokenizer, and a communicator of one rank.
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "support/support.hpp"
+#include "tessera/comm/communicator.hpp"
+#include "tessera/comm/flight.hpp"
+#include "tessera/data/prepare.hpp"
+#include "tessera/data/shard.hpp"
+
+namespace tessera::data::toy {
+
+/// The folder of the tests' tokenizer, as --version takes it.
+std::filesystem::path model_folder();
+
+/// A photograph of datasets/sample by number (0 … photographs() - 1).
+std::filesystem::path photograph(std::size_t number);
+std::size_t photographs();
+
+struct ReasonSegItem {
+  std::string name;
+  std::size_t photograph = 0;
+  std::vector<std::string> texts;
+  bool is_sentence = false;
+  std::string shapes = R"([{"label": "target", "points": [[10, 20], [200, 30], [120, 180]]}])";
+};
+
+/// Writes `items` as reason_seg/ReasonSeg/<split>/ under `root`.
+void write_reason_seg(const std::filesystem::path& root, const std::string& split,
+                      const std::vector<ReasonSegItem>& items);
+/// Twelve training and three validation items, two of the training items with an explanation.
+void write_small_set(const std::filesystem::path& root);
+
+/// Settings that prepare what write_small_set wrote.
+PrepareConfig small_config(const std::filesystem::path& root, const std::filesystem::path& output);
+
+/// A group of one rank.
+class Solo final : public comm::Communicator {
+ public:
+  Solo();
+  int rank() const noexcept override { return 0; }
+  int size() const noexcept override { return 1; }
+  std::string_view transport() const noexcept override { return "solo"; }
+  void close() override {}
+
+ protected:
+  StatePtr do_all_gather(comm::ConstBuffer shard, comm::Buffer full, comm::Ticket ticket) override;
+  StatePtr do_reduce_scatter(comm::ConstBuffer full, comm::Buffer shard, comm::ReduceOp, comm::Ticket ticket) override;
+  StatePtr do_all_reduce(comm::Buffer, comm::ReduceOp, comm::Ticket ticket) override { return done(ticket); }
+  StatePtr do_broadcast(comm::Buffer, int, comm::Ticket ticket) override { return done(ticket); }
+  void do_barrier(comm::Ticket ticket) override { ticket.finish(); }
+  std::unique_ptr<comm::Communicator> do_split(int, int, std::string_view, comm::Ticket ticket) override {
+    ticket.finish();
+    return std::make_unique<Solo>();
+  }
+
+ private:
+  static StatePtr done(comm::Ticket& ticket) {
+    ticket.finish();
+    return nullptr;
+  }
+};
+
+PrepareOutcome prepare(const PrepareConfig& config);
+
+/// Every file of a folder by name, with its content.
+std::map<std::string, std::string> files_of(const std::filesystem::path& folder);
+
+}  // namespace tessera::data::toy

@@ -134,14 +134,17 @@ AddedTokens added_tokens_4_37(const Folder& folder, const ClassDefaults& default
   keep_roles(declared, added);
   const std::map<std::string, DeclaredToken> special_by_name = by_name(special);
   const auto is_special = [&](const std::string& content) { return special_by_name.contains(content); };
+  std::map<std::int64_t, AddedToken> by_id;
   if (folder.added_decoder) {
-    for (const auto& [id, token] : *folder.added_decoder) added.add(token, model);
+    by_id = *folder.added_decoder;
   } else {
     for (const auto& [content, id] : folder.added_tokens) {
       const bool as_special = is_special(content);
-      added.add({.content = content, .id = id, .normalized = !as_special, .special = as_special}, model);
+      by_id[id] = {.content = content, .id = id, .normalized = !as_special, .special = as_special};
     }
+    for (const AddedToken& token : folder.json_added) by_id[token.id] = token;
   }
+  for (const auto& [id, token] : by_id) added.add(token, model);
   for (const DeclaredToken& declared_token : special) {
     AddedToken token = declared_token.token;
     token.id = -1;

@@ -157,6 +157,11 @@ void find_model(Folder& folder) {
   }
 }
 
+/// Classes that LLaVA loads in their slow form; any other is read from its tokenizer.json.
+bool has_slow_class(const Folder& folder) {
+  return folder.tokenizer_class == "Qwen2Tokenizer" || folder.tokenizer_class == "GPT2Tokenizer";
+}
+
 }  // namespace
 
 Folder read_folder(const fs::path& path) {
@@ -179,7 +184,30 @@ Folder read_folder(const fs::path& path) {
   if (const fs::path file = path / "config.json"; folder.tokenizer_class.empty() && fs::exists(file)) {
     guess_class(file, folder);
   }
+  if (folder.kind == Kind::vocab_and_merges && !folder.tokenizer_json.empty() && !has_slow_class(folder)) {
+    folder.kind = Kind::tokenizer_json;
+    folder.model_file = folder.tokenizer_json;
+  }
+  if (folder.kind != Kind::tokenizer_json && !folder.tokenizer_json.empty() && !folder.added_decoder) {
+    folder.json_added = parse_json_added(read_object(folder.tokenizer_json), folder.tokenizer_json);
+  }
   return folder;
+}
+
+std::vector<AddedToken> parse_json_added(const json& tokenizer_json, const fs::path& file) {
+  std::vector<AddedToken> tokens;
+  const auto it = tokenizer_json.find("added_tokens");
+  if (it == tokenizer_json.end() || it->is_null()) return tokens;
+  if (!it->is_array()) throw RequestError("text: '{}': added_tokens is no list", file.string());
+  for (const json& value : *it) {
+    AddedToken token = parse_token(value, "an added token", file).token;
+    if (!value.is_object() || !value.contains("id")) {
+      throw RequestError("text: '{}': the added token '{}' has no id", file.string(), token.content);
+    }
+    token.id = checked_id(value.at("id"), "'" + token.content + "'", file);
+    tokens.push_back(std::move(token));
+  }
+  return tokens;
 }
 
 Release choose_release(const Folder& folder, const TokenizerRules& rules) {
@@ -190,6 +218,7 @@ Release choose_release(const Folder& folder, const TokenizerRules& rules) {
   if (folder.added_decoder) {
     for (const auto& [id, token] : *folder.added_decoder) brings = brings || token.content == kSeg;
   }
+  for (const AddedToken& token : folder.json_added) brings = brings || token.content == kSeg;
   return brings ? Release::transformers_4_31 : Release::transformers_4_37;
 }
 

@@ -2,6 +2,7 @@
 /// A tokenizer folder as it lies on disk, before any release's rules are applied to it.
 #include <array>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <utility>
 
@@ -41,10 +42,14 @@ struct Folder {
   std::optional<SpecialTokens> map;                                 ///< special_tokens_map.json
   std::optional<std::map<std::int64_t, AddedToken>> added_decoder;  ///< tokenizer_config.json's added_tokens_decoder
   std::vector<std::pair<std::string, std::int64_t>> added_tokens;   ///< added_tokens.json, by id
+  std::vector<AddedToken> json_added;  ///< tokenizer.json's, where it lies beside the model and nothing else says more
 };
 
 /// Throws RequestError naming the file.
 Folder read_folder(const std::filesystem::path& path);
+
+/// tokenizer.json's `added_tokens`. Throws RequestError naming the file.
+std::vector<AddedToken> parse_json_added(const nlohmann::json& tokenizer_json, const std::filesystem::path& file);
 
 /// The rules' release; by default 4.31 where the folder or the rules bring [SEG], 4.37 elsewhere.
 Release choose_release(const Folder& folder, const TokenizerRules& rules);

@@ -37,8 +37,36 @@ std::optional<std::int64_t> Tokenizer::Impl::id_of(std::string_view token) const
   return model->id_of(token);
 }
 
+std::int64_t Tokenizer::Impl::require_id(std::string_view token) const {
+  const auto id = id_of(token);
+  if (!id) {
+    throw RequestError("text: the tokenizer of '{}' has no token '{}'; is it the right model folder?", folder.string(),
+                       token);
+  }
+  return *id;
+}
+
 std::optional<std::int64_t> Tokenizer::Impl::role_id(Role role) const {
   return added.roles[role] ? id_of(*added.roles[role]) : std::nullopt;
+}
+
+void Tokenizer::Impl::take_slow_settings(const Folder& from, const TokenizerRules& rules,
+                                         const ClassDefaults& defaults) {
+  folder = from.path;
+  added = release == Release::transformers_4_31 ? added_tokens_4_31(from, defaults, *model)
+                                                : added_tokens_4_37(from, defaults, *model);
+  clean_up = from.clean_up.value_or(defaults.clean_up);
+  space_between = defaults.space_between;
+  const auto put = [&](bool wanted, Role role, std::vector<std::string>& list) {
+    if (!wanted) return;
+    if (!added.roles[role]) {
+      throw RequestError("text: the tokenizer of '{}' is to add a {} to every text but declares none", folder.string(),
+                         kRoleNames[role]);
+    }
+    list.push_back(*added.roles[role]);
+  };
+  put(rules.add_bos.value_or(from.add_bos.value_or(defaults.add_bos)), kBos, front);
+  put(from.add_eos.value_or(defaults.add_eos), kEos, back);
 }
 
 void Tokenizer::Impl::finish(const TokenizerRules& rules, const std::vector<std::string>& hashed_files) {
@@ -73,7 +101,11 @@ void Tokenizer::Impl::finish(const TokenizerRules& rules, const std::vector<std:
     number(token.lstrip + 2 * token.rstrip + 4 * token.single_word + 8 * token.normalized);
   }
   number(release == Release::transformers_4_31 ? 431 : 437);
-  number(legacy + 2 * add_bos + 4 * add_eos + 8 * rules.drop_hash_merges);
+  number(legacy + 2 * rules.drop_hash_merges);
+  for (const auto* list : {&front, &back}) {
+    number(static_cast<std::int64_t>(list->size()));
+    for (const std::string& token : *list) text(token);
+  }
   for (const Role role : {kBos, kEos, kUnk}) number(role_id(role).value_or(-1));
   hash = sum.hex();
 }
@@ -86,25 +118,25 @@ Tokenizer::~Tokenizer() = default;
 Encoding Tokenizer::encode(std::string_view text) const {
   require_utf8(text);
   Encoding out;
-  const auto put = [&](Role role) {
-    out.ids.push_back(*impl_->role_id(role));
-    out.pieces.push_back(*impl_->added.roles[role]);
+  const auto put = [&](const std::vector<std::string>& tokens) {
+    for (const std::string& token : tokens) {
+      out.ids.push_back(impl_->require_id(token));
+      out.pieces.push_back(token);
+    }
   };
-  if (impl_->add_bos) put(kBos);
+  put(impl_->front);
   impl_->tokenize(text, out);
-  if (impl_->add_eos) put(kEos);
+  put(impl_->back);
   return out;
 }
 
 std::string Tokenizer::decode(std::span<const std::int64_t> ids, bool skip_special) const {
   std::vector<std::string> pieces;
-  std::vector<std::int64_t> kept;
   for (const std::int64_t id : ids) {
     if (skip_special && impl_->special_ids.contains(id)) continue;
     pieces.push_back(impl_->piece_of(id));
-    kept.push_back(id);
   }
-  std::string text = impl_->decode(pieces, kept);
+  std::string text = impl_->decode(pieces);
   return impl_->clean_up ? clean_up_spaces(std::move(text)) : text;
 }
 
@@ -113,14 +145,8 @@ std::optional<std::int64_t> Tokenizer::id_of(std::string_view token) const {
 }
 
 std::int64_t Tokenizer::require_id(std::string_view token) const {
-  const auto id = id_of(token);
-  if (!id) {
-    throw RequestError("text: the tokenizer of '{}' has no token '{}'; is it the right model folder?",
-                       impl_->folder.string(), token);
-  }
-  return *id;
+  return impl_->require_id(token);
 }
-
 std::string Tokenizer::token_of(std::int64_t id) const {
   return impl_->piece_of(id);
 }
@@ -151,7 +177,7 @@ bool Tokenizer::legacy() const {
   return impl_->legacy;
 }
 bool Tokenizer::adds_bos() const {
-  return impl_->add_bos;
+  return !impl_->front.empty();
 }
 Release Tokenizer::release() const {
   return impl_->release;
@@ -172,10 +198,11 @@ Tokenizer load_tokenizer(const std::filesystem::path& path, const TokenizerRules
     case Kind::sentencepiece:
       return Tokenizer(make_sentencepiece_tokenizer(folder, rules));
     case Kind::vocab_and_merges:
+      return Tokenizer(make_bpe_tokenizer(folder, rules));
     case Kind::tokenizer_json:
-      break;
+      return Tokenizer(make_json_tokenizer(folder, rules));
   }
-  throw RequestError("text: '{}' holds a byte-level BPE tokenizer, which is not read yet", path.string());
+  throw RunError("text: unknown kind of tokenizer in '{}'", path.string());
 }
 
 }  // namespace tessera::text

@@ -10,11 +10,14 @@ struct Tokenizer::Impl {
   virtual ~Impl() = default;
   /// Pieces of the text without BOS and EOS.
   virtual void tokenize(std::string_view text, Encoding& out) const = 0;
-  virtual std::string decode(const std::vector<std::string>& pieces, const std::vector<std::int64_t>& ids) const = 0;
+  virtual std::string decode(const std::vector<std::string>& pieces) const = 0;
 
   std::string piece_of(std::int64_t id) const;
   std::optional<std::int64_t> id_of(std::string_view token) const;
+  std::int64_t require_id(std::string_view token) const;
   std::optional<std::int64_t> role_id(Role role) const;
+  /// Added tokens under the release's rules, BOS, EOS, clean-ups; `model` and `release` are set.
+  void take_slow_settings(const Folder& from, const TokenizerRules& rules, const ClassDefaults& defaults);
   /// To be called once everything but the hash and the lists derived from `added` is set.
   void finish(const TokenizerRules& rules, const std::vector<std::string>& hashed_files);
 
@@ -26,7 +29,7 @@ struct Tokenizer::Impl {
   std::set<std::int64_t> special_ids;
   Release release = Release::transformers_4_37;
   bool legacy = true;
-  bool add_bos = false, add_eos = false;
+  std::vector<std::string> front, back;  ///< tokens put around every text: BOS, EOS
   bool clean_up = false;
   bool space_between = true;
   std::string hash;

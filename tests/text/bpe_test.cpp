@@ -146,6 +146,22 @@ TEST(QwenVocabulary, IsKnownByItsSizeWhereNoConfigurationLiesBesideIt) {
   EXPECT_EQ(tokenizer.pad_id(), 151643);
 }
 
+TEST(QwenVocabulary, KeepsMergesThatBeginWithHashUnlessTheOldSlowTokenizerIsWanted) {
+  const TempDir dir;
+  testing_support::put_model("qwen", dir.path());
+  const auto ids_of_golden = [](const std::string& name, const std::string& text) {
+    for (const json& row : testing_support::read_golden(name).at("rows")) {
+      if (row[0] == text) return row[1].get<std::vector<std::int64_t>>();
+    }
+    return std::vector<std::int64_t>{};
+  };
+  const auto whole = ids_of_golden("q437_fast", "#!/bin/sh");
+  const auto dropped = ids_of_golden("q437_slow", "#!/bin/sh");
+  ASSERT_NE(whole, dropped);
+  EXPECT_EQ(load_tokenizer(dir.path()).encode_ids("#!/bin/sh"), whole);
+  EXPECT_EQ(load_tokenizer(dir.path(), {.drop_hash_merges = true}).encode_ids("#!/bin/sh"), dropped);
+}
+
 TEST(ByteNames, ComeBackFromTheirVisibleForm) {
   std::string all;
   for (int b = 0; b < 256; ++b) all += static_cast<char>(b);

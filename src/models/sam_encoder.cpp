@@ -78,9 +78,9 @@ at::Tensor SamBlock::attend(const at::Tensor& x, const nn::ForwardContext& ctx) 
   const at::Tensor grid = q.reshape({batch, heads_, h, w, head_dim});
   const at::Tensor rel_h = at::einsum("bnhwc,hkc->bnhwk", {grid, relative_rows(rel_h_->value(), h)});
   const at::Tensor rel_w = at::einsum("bnhwc,wkc->bnhwk", {grid, relative_rows(rel_w_->value(), w)});
-  const at::Tensor bias = rel_h.unsqueeze(5).add(rel_w.unsqueeze(4)).view({batch, heads_, h * w, h * w});
+  const at::Tensor bias = rel_h.unsqueeze(5).add(rel_w.unsqueeze(4)).reshape({batch, heads_, h * w, h * w});
   const at::Tensor mixed = nn::merge_heads(nn::attention(q, qkv.select(0, 1), qkv.select(0, 2), bias, false));
-  return proj_(mixed.view({batch, h, w, x.size(3)}), ctx);
+  return proj_(mixed.reshape({batch, h, w, x.size(3)}), ctx);
 }
 
 at::Tensor SamBlock::operator()(const at::Tensor& x, const nn::ForwardContext& ctx) const {

@@ -110,11 +110,6 @@ void validate(const TrainConfig& c) {
   if (c.lora_r > 0 && c.lora_target_modules.empty()) {
     throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);
   }
-  if (c.lr_scheduler_type == "warmup_decay" && c.warmup_steps >= c.total_steps() && c.total_steps() > 0 &&
-      !c.eval_only) {
-    throw RequestError("--warmup_steps {} does not leave a step of the {} to decay; lower it", c.warmup_steps,
-                       c.total_steps());
-  }
   if (c.total_steps() <= 0 && !c.eval_only) throw RequestError("--epochs and --max_steps leave no step to train");
   if (c.beta1 >= 1 || c.beta2 >= 1) throw RequestError("--beta1 {} and --beta2 {} must be below 1", c.beta1, c.beta2);
 }

@@ -1,0 +1,23 @@
+#pragma once
+/// What a run leaves for others: the adapter as PEFT reads it, the other trained weights, and a merged model folder as
+/// transformers and LISA read it. Every tensor is gathered with its unit, one unit at a time, and streamed to the file:
+/// no rank ever holds the model. Collective; rank 0 writes.
+#include <filesystem>
+#include <string>
+
+#include "tessera/core/log.hpp"
+#include "tessera/train/model_setup.hpp"
+
+namespace tessera::train {
+
+/// `dir/adapter_config.json`, `dir/adapter_model.safetensors`.
+void export_adapter(LoadedModel& model, const std::string& base_model, const std::filesystem::path& dir);
+
+/// `dir/non_lora_trainables.safetensors`: trained weights that are no adapter's, fp32, under the model's own names.
+void export_other_trained(LoadedModel& model, const std::filesystem::path& dir);
+
+/// Weights with the adapter merged in (fp32 arithmetic, then `precision`), config.json, tokenizer files. CLIP is left
+/// out when the config names its folder and it did not train, as the reference does.
+void export_merged(LoadedModel& model, const std::filesystem::path& dir, const std::string& precision, const Log& log);
+
+}  // namespace tessera::train

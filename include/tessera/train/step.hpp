@@ -1,0 +1,32 @@
+#pragma once
+/// One optimiser step of a LISA model over an engine: forward and backward of this rank's micro-batches, reduction,
+/// clipping, update. Collective. Source: LISA train_ds.py (train), DeepSpeed's accumulation boundary.
+#include <cstdint>
+#include <vector>
+
+#include "tessera/models/lisa.hpp"
+#include "tessera/shard/adamw.hpp"
+#include "tessera/shard/engine.hpp"
+#include "tessera/train/metrics_log.hpp"
+
+namespace tessera::train {
+
+struct StepConfig {
+  models::LossWeights weights;
+  /// true: losses are means over the global batch, whatever the ranks; false: each micro-batch of each rank counts
+  /// alike, as the reference has it.
+  bool global_normalization = true;
+  double max_grad_norm = 1.0;
+  std::uint64_t seed = 0;  ///< of dropout
+};
+
+/// The batch's tensors where the engine computes, pictures in its compute type. A batch that is there already is
+/// shared.
+models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineConfig& engine);
+
+/// Learning rates must be set in `optimizer` beforehand. Fills the losses, grad_norm, skipped, tokens and samples of
+/// the result, each for the global batch. A gradient that is not finite leaves weights and moments untouched.
+StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shard::AdamW& optimizer,
+                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config);
+
+}  // namespace tessera::train

@@ -1,0 +1,30 @@
+#pragma once
+/// Trainer: the loop of `tessera train`, from a run folder and its newest checkpoint to the exported model. Collective.
+///
+/// Run folder `--log_base_dir/--exp_name`: config.toml, metrics.jsonl, events.out.tfevents.*, checkpoints/step-N/,
+/// best/, overlays/, losses.png, and at the end adapter/, non_lora_trainables.safetensors, merged/. Returns
+/// ExitStatus::requeue when a signal ended the run after a checkpoint.
+#include <string>
+
+#include "tessera/comm/fabric.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/core/log.hpp"
+#include "tessera/data/loader.hpp"
+#include "tessera/train/config.hpp"
+
+#include <c10/core/Device.h>
+
+namespace tessera::train {
+
+struct TrainRequest {
+  TrainConfig train;
+  data::LoaderConfig loader;
+  std::string val_shards;  ///< prepared folder(s) of the validation split; empty: no validation
+  std::int64_t max_val_items = -1;
+  std::uint64_t seed = 42;
+  std::string config_toml;  ///< everything in force, kept in the run folder
+};
+
+ExitStatus run_training(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log);
+
+}  // namespace tessera::train

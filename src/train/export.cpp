@@ -1,0 +1,202 @@
+#include "tessera/train/export.hpp"
+
+#include <ATen/core/grad_mode.h>
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "tessera/comm/agree.hpp"
+#include "tessera/core/file.hpp"
+#include "tessera/io/model_writer.hpp"
+#include "tessera/io/safetensors.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kShardBytes = std::int64_t{5} << 30;  // transformers' default is of this order
+
+// The adapters of one layer, by the base weight they belong to.
+std::map<const nn::ParamState*, const adapt::LoraLayer*> layers_by_weight(const adapt::Lora& lora) {
+  std::map<const nn::ParamState*, const adapt::LoraLayer*> out;
+  for (const auto& layer : lora.layers) out[layer.target->weight.get()] = &layer;
+  return out;
+}
+
+at::ScalarType stored_type(const std::string& precision) {
+  return precision == "bf16" ? at::kBFloat16 : precision == "fp16" ? at::kHalf : at::kFloat;
+}
+
+io::Elem elem_of(at::ScalarType type) {
+  return type == at::kBFloat16 ? io::Elem::bf16 : type == at::kHalf ? io::Elem::f16 : io::Elem::f32;
+}
+
+at::Tensor on_host(const at::Tensor& t, at::ScalarType type) {
+  return t.detach().to(c10::Device(c10::DeviceType::CPU), type).contiguous();
+}
+
+// Writes one unit's tensors while it is gathered. Errors of rank 0 are agreed on after the unit, so that no rank is
+// left alone in the next gather.
+template <class Write>
+void with_unit(LoadedModel& model, std::size_t unit, Write&& write) {
+  std::exception_ptr failed;
+  model.engine->with_gathered(static_cast<nn::UnitId>(unit), true, [&] {
+    if (model.engine->control().rank() != 0) return;
+    try {
+      for (const auto& param : model.layout->units()[unit].params) write(*param);
+    } catch (...) {
+      failed = std::current_exception();
+    }
+  });
+  comm::agree(model.engine->control(), failed);
+}
+
+std::vector<std::size_t> units_where(const nn::ModelLayout& layout,
+                                     const std::function<bool(const nn::ParamState&)>& wanted) {
+  std::vector<std::size_t> out;
+  for (std::size_t u = 0; u < layout.units().size(); ++u) {
+    const auto& params = layout.units()[u].params;
+    if (std::any_of(params.begin(), params.end(), [&](const nn::Param& p) { return wanted(*p); })) out.push_back(u);
+  }
+  return out;
+}
+
+// A safetensors file of chosen parameters, fp32.
+void export_parameters(LoadedModel& model, const fs::path& path,
+                       const std::function<bool(const nn::ParamState&)>& wanted,
+                       const std::function<std::string(const nn::ParamState&)>& file_name) {
+  std::vector<io::TensorInfo> table;
+  for (const auto& p : model.layout->params()) {
+    if (wanted(*p)) table.push_back({file_name(*p), io::Elem::f32, p->shape});
+  }
+  std::optional<io::SafetensorsWriter> writer;
+  auto& control = model.engine->control();
+  comm::on_rank_zero(control, [&] {
+    make_directories(path.parent_path());
+    writer.emplace(path, table, io::Metadata{{"format", "pt"}});
+  });
+  for (const auto u : units_where(*model.layout, wanted)) {
+    with_unit(model, u, [&](const nn::ParamState& p) {
+      if (!wanted(p)) return;
+      const auto host = on_host(p.value(), at::kFloat);
+      writer->write(file_name(p), 0, host.numel(), host.const_data_ptr());
+    });
+  }
+  comm::on_rank_zero(control, [&] { writer->commit(); });
+}
+
+bool is_adapter(const LoadedModel& model, const nn::ParamState& p) {
+  return model.lora && p.unit == model.lora->unit;
+}
+
+// CLIP is read from its own folder at load time, unless it trained here or has no weights there.
+bool keeps_tower(const LoadedModel& model) {
+  return model.vision_tower_trained || !model.vision_tower_on_disk;
+}
+
+bool left_out(const LoadedModel& model, const nn::ParamState& p) {
+  if (is_adapter(model, p)) return true;
+  if (p.name.find("vision_tower.vision_tower.") == std::string::npos) return false;
+  return !keeps_tower(model);
+}
+
+// The tokenizer's files as the base has them, and the tokens that LISA adds in memory, so that other programs see them.
+void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
+  for (const char* name : {"tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+                           "special_tokens_map.json", "generation_config.json"}) {
+    const auto from = model.tokenizer.folder() / name;
+    if (fs::exists(from)) write_file(dir / name, read_file(from));
+  }
+  nlohmann::ordered_json added = nlohmann::ordered_json::object();
+  for (const auto& token : model.tokenizer.added_tokens()) {
+    if (token.id >= model.tokenizer.base_size()) added[token.content] = token.id;
+  }
+  if (!added.empty()) write_file(dir / "added_tokens.json", added.dump(2) + "\n");
+}
+
+// CLIP stays where it was, named by its absolute path; a tower that is kept lies in the weights, and its
+// description beside them.
+void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
+  auto config = model.config_json;
+  config["vocab_size"] = model.model->config().llama.vocab_size;
+  config["train_mask_decoder"] = true;
+  config["out_dim"] = model.model->config().out_dim;
+  config["torch_dtype"] = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";
+  config["mm_vision_tower"] = model.vision_tower_folder.string();
+  config.erase("vision_tower");
+  if (keeps_tower(model)) {
+    config["mm_vision_tower"] = "clip";
+    make_directories(dir / "clip");
+    for (const char* name : {"config.json", "preprocessor_config.json"}) {
+      const auto from = model.vision_tower_folder / name;
+      if (fs::exists(from)) write_file(dir / "clip" / name, read_file(from));
+    }
+  }
+  write_file(dir / "config.json", config.dump(2) + "\n");
+}
+
+}  // namespace
+
+void export_adapter(LoadedModel& model, const std::string& base_model, const fs::path& dir) {
+  export_parameters(
+      model, dir / "adapter_model.safetensors", [&](const nn::ParamState& p) { return is_adapter(model, p); },
+      [](const nn::ParamState& p) { return adapt::peft_file_name(p.name); });
+  comm::on_rank_zero(model.engine->control(), [&] {
+    write_file(dir / "adapter_config.json", adapt::peft_config_json(*model.lora, base_model));
+  });
+}
+
+void export_other_trained(LoadedModel& model, const fs::path& dir) {
+  auto wanted = [&](const nn::ParamState& p) { return p.trainable && !is_adapter(model, p); };
+  if (units_where(*model.layout, wanted).empty()) return;
+  export_parameters(model, dir / "non_lora_trainables.safetensors", wanted,
+                    [](const nn::ParamState& p) { return p.name; });
+}
+
+void export_merged(LoadedModel& model, const fs::path& dir, const std::string& precision, const Log& log) {
+  const auto type = stored_type(precision);
+  const auto adapted =
+      model.lora ? layers_by_weight(*model.lora) : std::map<const nn::ParamState*, const adapt::LoraLayer*>();
+  std::vector<io::TensorInfo> table;
+  for (const auto& p : model.layout->params()) {
+    if (!left_out(model, *p)) table.push_back({p->name, elem_of(type), p->shape});
+  }
+  auto& control = model.engine->control();
+  std::optional<io::ModelWriter> writer;
+  comm::on_rank_zero(control, [&] {
+    make_directories(dir);
+    writer.emplace(dir, table, kShardBytes);
+  });
+  auto write_units = [&] {
+    for (const auto u : units_where(*model.layout, [&](const nn::ParamState& p) { return !left_out(model, p); })) {
+      with_unit(model, u, [&](const nn::ParamState& p) {
+        if (left_out(model, p)) return;
+        const at::NoGradGuard no_grad;
+        const auto found = adapted.find(&p);
+        const auto whole = found == adapted.end()
+                               ? p.value()
+                               : adapt::merged_rows(p.value(), found->second->a->value(), found->second->b->value(),
+                                                    model.lora->config.scaling(), 0);
+        const auto host = on_host(whole, type);
+        writer->write(p.name, 0, host.numel(), host.const_data_ptr());
+      });
+    }
+  };
+  if (model.lora) {
+    model.engine->with_gathered(model.lora->unit, true, write_units);
+  } else {
+    write_units();
+  }
+  comm::on_rank_zero(control, [&] {
+    writer->commit();
+    write_config(model, dir, precision);
+    copy_tokenizer(model, dir);
+  });
+  log.info("merged model written to {}: {} tensors, {:.1f} M elements, {}", dir.string(), table.size(),
+           static_cast<double>(model.layout->total_elements()) / 1e6, precision);
+}
+
+}  // namespace tessera::train

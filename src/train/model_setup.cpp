@@ -1,0 +1,149 @@
+#include "tessera/train/model_setup.hpp"
+
+#include <algorithm>
+
+#include "tessera/adapt/trainable.hpp"
+#include "tessera/comm/agree.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
+#include "tessera/image/preprocess.hpp"
+#include "tessera/io/model_folder.hpp"
+#include "tessera/models/lisa_folder.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+constexpr std::string_view kClip = "model.vision_tower.";
+constexpr std::string_view kSamEncoder = "model.visual_model.image_encoder.";
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> out;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const auto end = std::min(text.find(',', begin), text.size());
+    if (end > begin) out.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return out;
+}
+
+void settle_what_trains(LoadedModel& m, const TrainConfig& config) {
+  if (config.lora_r > 0) {
+    m.lora = adapt::attach_lora(
+        *m.layout, lora_config(config.lora_r, config.lora_alpha, config.lora_dropout, config.lora_target_modules));
+  }
+  adapt::mark_trainable(*m.layout, adapt::train_scope_from_name(config.train_scope));
+  for (const auto& p : m.layout->params()) {
+    if (!config.train_mask_decoder && p->name.find(".mask_decoder.") != std::string::npos) p->trainable = false;
+    // LISA without LoRA leaves the language model itself to be trained.
+    const bool language = p->name.starts_with("model.layers.") || p->name == "model.norm.weight";
+    if (config.train_scope == "lisa" && config.lora_r == 0 && language && !p->buffer) p->trainable = true;
+    if (p->trainable && p->name.starts_with(kClip)) m.vision_tower_trained = true;
+  }
+}
+
+shard::LoadPolicy policy_of(const models::LisaFolder& folder, const TrainConfig& config, std::uint64_t seed) {
+  shard::LoadPolicy policy;
+  policy.seed = seed;
+  const bool any = config.random_init;
+  policy.may_initialize = [&folder, any](const nn::ParamState& p) { return any || models::may_be_new(folder, p); };
+  policy.may_extend_rows = [](const nn::ParamState& p) {
+    return p.name == "model.embed_tokens.weight" || p.name == "lm_head.weight";
+  };
+  return policy;
+}
+
+void report(const shard::LoadReport& r, const Log& log) {
+  if (!r.initialized.empty()) {
+    log.info("drawn, since no file holds them: {} tensors ({}{})", r.initialized.size(), r.initialized.front(),
+             r.initialized.size() > 1 ? ", …" : "");
+  }
+  for (const auto& name : r.extended) log.info("{}: rows of the added tokens were drawn", name);
+  std::vector<std::string> strange;
+  for (const auto& name : r.unused) {
+    if (!name.ends_with("rotary_emb.inv_freq") && !name.ends_with("position_ids") &&
+        name.find("text_model.") == std::string::npos)
+      strange.push_back(name);
+  }
+  if (!strange.empty())
+    log.warn("{} tensors of the files are not part of the model, e.g. {}", strange.size(), strange.front());
+}
+
+}  // namespace
+
+shard::ComputeType compute_type(const std::string& precision) {
+  if (precision == "bf16") return shard::ComputeType::bf16;
+  if (precision == "fp16") return shard::ComputeType::f16;
+  if (precision == "fp32") return shard::ComputeType::f32;
+  throw RequestError("--precision '{}' is unknown; choose fp32, bf16 or fp16", precision);
+}
+
+adapt::LoraConfig lora_config(std::int64_t rank, double alpha, double dropout, const std::string& targets) {
+  adapt::LoraConfig out;
+  out.rank = rank;
+  out.alpha = alpha;
+  out.dropout = dropout;
+  out.targets = split_list(targets);
+  return out;
+}
+
+bool has_backward(const nn::Unit& unit) {
+  const bool trains = unit.adapted || std::any_of(unit.params.begin(), unit.params.end(),
+                                                  [](const nn::Param& p) { return p->trainable; });
+  const bool tower = std::all_of(unit.params.begin(), unit.params.end(), [](const nn::Param& p) {
+    return p->name.starts_with(kClip) || p->name.starts_with(kSamEncoder) || p->name.starts_with("model.mm_projector.");
+  });
+  return trains || !tower;
+}
+
+data::InputSpec LoadedModel::input_spec(std::int64_t model_max_length) const {
+  const auto& c = model->config();
+  data::InputSpec spec;
+  spec.sam_size = c.sam.image_size;
+  spec.clip = image::with_size({}, c.clip.image_size);
+  const auto processor = vision_tower_folder / "preprocessor_config.json";
+  if (std::filesystem::exists(processor))
+    spec.clip = image::clip_config_from_json(read_file(processor), processor.string());
+  if (spec.clip.crop != image::Size{c.clip.image_size, c.clip.image_size}) {
+    throw RequestError("{} crops to {} x {}, the tower takes {} pixels", processor.string(), spec.clip.crop.height,
+                       spec.clip.crop.width, c.clip.image_size);
+  }
+  const auto side = c.clip.image_size / c.clip.patch_size;
+  spec.image_patches = side * side;
+  spec.model_max_length = model_max_length;
+  return spec;
+}
+
+LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c10::Device device, std::uint64_t seed,
+                       bool for_training, const Log& log) {
+  std::optional<LoadedModel> loaded;
+  std::optional<models::LisaFolder> folder;
+  comm::on_every_rank(*fabric.control, [&] {
+    folder = models::read_lisa_folder({config.version, config.vision_tower, config.vision_pretrained, config.hub_dir});
+    loaded.emplace(LoadedModel{.folder = folder->folder,
+                               .config_json = folder->config,
+                               .vision_tower_folder = folder->tower,
+                               .tokenizer = models::load_lisa_tokenizer(*folder),
+                               .layout = std::make_unique<nn::ModelLayout>(),
+                               .model = nullptr,
+                               .lora = {},
+                               .engine = nullptr});
+    loaded->model = std::make_unique<models::LisaModel>(*loaded->layout, folder->lisa);
+    loaded->vision_tower_on_disk = io::find_weights(folder->tower).has_value();
+    if (for_training) settle_what_trains(*loaded, config);
+    shard::EngineConfig engine;
+    engine.compute = compute_type(config.precision);
+    engine.device = device;
+    engine.checkpoint_activations = config.gradient_checkpointing;
+    engine.prefetch = config.prefetch;
+    engine.resident_frozen = config.resident_frozen;
+    loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, engine);
+    const auto weights = models::open_lisa_weights(*folder);
+    report(loaded->engine->load(*weights, policy_of(*folder, config, seed)), log);
+  });
+  if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();
+  return std::move(*loaded);
+}
+
+}  // namespace tessera::train

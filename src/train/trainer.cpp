@@ -1,0 +1,295 @@
+#include "tessera/train/trainer.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "tessera/comm/agree.hpp"
+#include "tessera/core/file.hpp"
+#include "tessera/core/memory.hpp"
+#include "tessera/core/signal.hpp"
+#include "tessera/shard/checkpoint.hpp"
+#include "tessera/shard/plan.hpp"
+#include "tessera/train/evaluate.hpp"
+#include "tessera/train/export.hpp"
+#include "tessera/train/metrics_log.hpp"
+#include "tessera/train/model_setup.hpp"
+#include "tessera/train/run_plots.hpp"
+#include "tessera/train/schedule.hpp"
+#include "tessera/train/step.hpp"
+#include "tessera/train/tensorboard.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double mib(std::int64_t bytes) {
+  return static_cast<double>(bytes) / 1048576.0;
+}
+
+class Trainer {
+ public:
+  Trainer(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log)
+      : request_(request),
+        config_(request.train),
+        fabric_(fabric),
+        log_(log),
+        folder_(config_.run_dir()),
+        model_(load_model(config_, fabric, device, request.seed, true, log)),
+        shards_(data::Shards::open(request.loader.shards, "train", requirements())),
+        loader_(request.loader, model_.input_spec(request.loader.model_max_length), shards_, request.seed,
+                fabric.rank(), fabric.size()),
+        optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps},
+                   {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }) {
+    if (!request.val_shards.empty() && !config_.no_eval) {
+      val_shards_.emplace(data::Shards::open(request.val_shards, "val", requirements()));
+      val_loader_.emplace(
+          model_.input_spec(request.loader.model_max_length), *val_shards_, fabric.rank(), fabric.size(),
+          data::EvalLoader::Limits{request.loader.workers, request.loader.prefetch_mib, request.max_val_items});
+    }
+  }
+
+  ExitStatus run() {
+    report_memory();
+    start_or_resume();
+    open_run_folder();
+    if (config_.eval_only) {
+      validate_now();
+      return ExitStatus::done;
+    }
+    const StopSignal signals;
+    while (step_ < config_.total_steps()) {
+      one_step();
+      const bool last = step_ == config_.total_steps();
+      const bool epoch_end = step_ % config_.steps_per_epoch == 0 || last;
+      const bool stop = any_rank(signals.received());
+      if (epoch_end && val_loader_) validate_now();
+      const bool due = config_.save_steps > 0 ? step_ % config_.save_steps == 0 || last : epoch_end;
+      if (due || stop) save();
+      if (stop && !last) {
+        log_.info("stopped by a signal after step {}; run again with --resume auto to go on", step_);
+        return ExitStatus::requeue;
+      }
+    }
+    finish();
+    return ExitStatus::done;
+  }
+
+ private:
+  data::ShardRequirements requirements() const { return {model_.tokenizer.content_hash(), {}}; }
+  bool speaks() const { return fabric_.rank() == 0; }
+  fs::path checkpoints() const { return folder_ / "checkpoints"; }
+
+  bool any_rank(bool mine) const {
+    std::int64_t flag = mine ? 1 : 0;
+    fabric_.control->all_reduce({&flag, 1, comm::DType::i64}, comm::ReduceOp::max);
+    return flag != 0;
+  }
+
+  void report_memory() {
+    if (config_.warmup_steps >= config_.total_steps() && !config_.eval_only) {
+      log_.warn("--warmup_steps {} is not below the {} steps of this run: the learning rate never reaches --lr", config_.warmup_steps, config_.total_steps());
+    }
+    shard::PlanRequest plan_request;
+    plan_request.world = fabric_.size();
+    plan_request.engine = model_.engine->config();
+    plan_request.micro_batches = loader_.shape().own();
+    plan_request.has_backward = has_backward;
+    const auto plan = shard::make_plan(*model_.layout, plan_request);
+    const auto held = model_.engine->memory();
+    log_.info("model: {} parameters, {} trained; {} ranks, {} images a step in {} micro-batches",
+              model_.layout->total_elements(), model_.layout->trainable_elements(), fabric_.size(),
+              loader_.shape().images(), loader_.shape().micro_batches);
+    log_.info(
+        "memory per rank: {:.2f} MiB of parameters, gradients and optimiser states (1/{} of {:.2f} MiB), at most "
+        "{:.2f} MiB gathered by plan",
+        mib(held.sharded()), fabric_.size(), mib(plan.whole_state), mib(plan.memory.gathered_peak));
+    log_.info("traffic per rank and step by plan: {:.2f} MiB gathered, {:.2f} MiB reduced", mib(plan.gathered_sent),
+              mib(plan.reduced_sent));
+  }
+
+  // The newest whole checkpoint of this run, or the one asked for; empty to start anew.
+  fs::path checkpoint_to_resume() const {
+    if (!config_.resume.empty() && config_.resume != "auto") return config_.resume;
+    if (config_.resume.empty() && !config_.auto_resume) return {};
+    const auto all = shard::list_checkpoints(checkpoints());
+    return all.empty() ? fs::path() : all.back();
+  }
+
+  void start_or_resume() {
+    const fs::path from = comm::broadcast_text(*fabric_.control, checkpoint_to_resume().string());
+    if (from.empty()) return;
+    const auto info = shard::load_checkpoint(from, *model_.engine, optimizer_, model_.frozen_digest);
+    const auto state = nlohmann::json::parse(info.trainer_state);
+    if (state.at("images_per_step").get<std::int64_t>() != loader_.shape().images()) {
+      throw RequestError(
+          "checkpoint {} was made with {} images a step, this run has {}: pass --global_batch_size {} to go on in the "
+          "same stream",
+          from.string(), state.at("images_per_step").get<std::int64_t>(), loader_.shape().images(),
+          state.at("images_per_step").get<std::int64_t>());
+    }
+    if (state.at("seed").get<std::uint64_t>() != request_.seed) {
+      throw RequestError("checkpoint {} was made with --seed {}, this run has {}", from.string(),
+                         state.at("seed").get<std::uint64_t>(), request_.seed);
+    }
+    step_ = info.step;
+    best_giou_ = state.at("best_giou").get<double>();
+    loader_.seek(step_);
+    log_.info("going on from {} at step {} (written by {} ranks)", from.string(), step_, info.ranks);
+  }
+
+  void open_run_folder() {
+    comm::on_rank_zero(*fabric_.control, [&] {
+      make_directories(checkpoints());
+      write_file(folder_ / "config.toml", request_.config_toml);
+      metrics_.emplace(folder_ / "metrics.jsonl", step_);
+      events_.emplace(folder_);
+    });
+  }
+
+  void one_step() {
+    const auto start = Clock::now();
+    const std::int64_t step = step_ + 1;
+    auto batches = loader_.next();
+    std::vector<models::LisaBatch> micro;
+    for (auto& m : batches.micro) micro.push_back(std::move(m.batch));
+    const double factor = learning_rate_factor(
+        {config_.lr_scheduler_type, config_.warmup_steps, config_.total_steps(), config_.lr_first_step_full}, step);
+    for (auto& group : optimizer_.groups()) group.lr = config_.lr * factor;
+
+    const auto before = traffic();
+    StepConfig step_config;
+    step_config.weights = {config_.ce_loss_weight, config_.bce_loss_weight, config_.dice_loss_weight};
+    step_config.global_normalization = config_.loss_normalization == "global";
+    step_config.max_grad_norm = config_.max_grad_norm;
+    step_config.seed = request_.seed;
+    auto metrics = run_step(*model_.model, *model_.engine, optimizer_, micro, step, step_config);
+    const auto after = traffic();
+    metrics.bytes_gathered = after.first - before.first;
+    metrics.bytes_reduced = after.second - before.second;
+    for (const auto& group : optimizer_.groups()) metrics.lr[group.name] = group.lr;
+    metrics.data_wait_s = batches.data_wait_s;
+    metrics.comm_wait_s = model_.engine->take_comm_wait();
+    metrics.peak_bytes = peak_memory_bytes();
+    metrics.step_s = seconds_since(start);
+    step_ = step;
+    record(metrics);
+    count_skipped(metrics);
+  }
+
+  std::pair<std::int64_t, std::int64_t> traffic() const {
+    auto sent = [](const comm::Communicator& c, std::string_view kind) {
+      const auto found = c.counters().find(kind);
+      return found == c.counters().end() ? std::int64_t{0} : found->second.sent;
+    };
+    return {sent(*fabric_.gather, "all_gather"), sent(*fabric_.reduce, "reduce_scatter")};
+  }
+
+  void record(const StepMetrics& m) {
+    if (!speaks()) return;
+    metrics_->add(m);
+    events_->add(m.step, {{"train/loss", m.loss},
+                          {"train/ce_loss", m.ce_loss},
+                          {"train/mask_bce_loss", m.mask_bce_loss},
+                          {"train/mask_dice_loss", m.mask_dice_loss},
+                          {"train/mask_loss", m.mask_loss},
+                          {"train/lr", m.lr.begin()->second},
+                          {"train/grad_norm", m.grad_norm},
+                          {"metrics/total_secs_per_batch", m.step_s},
+                          {"metrics/data_secs_per_batch", m.data_wait_s}});
+    if (m.step % config_.print_freq != 0 && m.step != config_.total_steps()) return;
+    const double left = static_cast<double>(config_.total_steps() - m.step) * m.step_s;
+    log_.info(
+        "step {}/{}  loss {:.4f} (ce {:.4f} bce {:.4f} dice {:.4f})  norm {:.3f}  lr {:.2e}  {:.2f} s (data {:.2f})  "
+        "{:.0f} tok/s  {:.0f} min left",
+        m.step, config_.total_steps(), m.loss, m.ce_loss, m.mask_bce_loss, m.mask_dice_loss, m.grad_norm,
+        m.lr.begin()->second, m.step_s, m.data_wait_s, static_cast<double>(m.tokens) / m.step_s, left / 60);
+  }
+
+  void count_skipped(const StepMetrics& m) {
+    skipped_ = m.skipped ? skipped_ + 1 : 0;
+    if (m.skipped) log_.warn("step {}: the gradient is not finite; nothing was updated", m.step);
+    if (skipped_ > config_.max_skipped_steps) {
+      throw RunError(
+          "{} steps in a row had gradients that were not finite; lower --lr or look at the data (--max_skipped_steps)",
+          skipped_);
+    }
+  }
+
+  void validate_now() {
+    if (!val_loader_) throw RequestError("--eval_only needs --val_shards");
+    const bool last = step_ == config_.total_steps() || config_.eval_only;
+    const auto result = evaluate(*model_.model, *model_.engine, *val_loader_, last ? folder_ / "overlays" : fs::path(),
+                                 last ? config_.vis_samples : 0);
+    const double giou = result.all.giou();
+    log_.info("validation at step {}: gIoU {:.4f}  cIoU {:.4f}  over {} masks in {:.1f} s", step_, giou,
+              result.all.ciou(), result.all.masks(), result.seconds);
+    if (speaks()) {
+      metrics_->add_validation(step_, giou, result.all.ciou(), result.all.masks());
+      events_->add(step_, {{"val/giou", giou}, {"val/ciou", result.all.ciou()}});
+    }
+    if (giou <= best_giou_ || config_.eval_only) return;
+    best_giou_ = giou;
+    shard::save_checkpoint(folder_ / "best", step_, *model_.engine, optimizer_, model_.frozen_digest, trainer_state());
+    comm::on_rank_zero(*fabric_.control, [&] { shard::prune_checkpoints(folder_ / "best", 1); });
+  }
+
+  std::string trainer_state() const {
+    return nlohmann::json{
+        {"seed", request_.seed}, {"images_per_step", loader_.shape().images()}, {"best_giou", best_giou_}}
+        .dump();
+  }
+
+  void save() {
+    const auto start = Clock::now();
+    shard::save_checkpoint(checkpoints(), step_, *model_.engine, optimizer_, model_.frozen_digest, trainer_state());
+    comm::on_rank_zero(*fabric_.control, [&] { shard::prune_checkpoints(checkpoints(), config_.save_total_limit); });
+    log_.info("checkpoint {} written in {:.2f} s", (checkpoints() / fmt::format("step-{}", step_)).string(),
+              seconds_since(start));
+  }
+
+  void finish() {
+    if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter");
+    export_other_trained(model_, folder_);
+    if (config_.export_merged) export_merged(model_, folder_ / "merged", config_.precision, log_);
+    comm::on_rank_zero(*fabric_.control, [&] { plot_run(folder_); });
+    log_.info("done: {} steps, results in {}", step_, folder_.string());
+  }
+
+  const TrainRequest& request_;
+  const TrainConfig& config_;
+  comm::Fabric fabric_;
+  Log log_;
+  fs::path folder_;
+  LoadedModel model_;
+  data::Shards shards_;
+  data::Loader loader_;
+  std::optional<data::Shards> val_shards_;
+  std::optional<data::EvalLoader> val_loader_;
+  shard::AdamW optimizer_;
+  std::optional<MetricsLog> metrics_;
+  std::optional<TensorBoardWriter> events_;
+  std::int64_t step_ = 0;
+  std::int64_t skipped_ = 0;
+  double best_giou_ = -1;
+};
+
+}  // namespace
+
+ExitStatus run_training(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log) {
+  validate(request.train);
+  Trainer trainer(request, fabric, device, log);
+  return trainer.run();
+}
+
+}  // namespace tessera::train

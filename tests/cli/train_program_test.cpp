@@ -1,0 +1,206 @@
+// `tessera train`, from the outside: equal on any number of ranks, resumable after a kill, clear about bad requests.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "cli/toy_run.hpp"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_support::largest_difference;
+using testing_support::ToyRun;
+
+class TrainTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { toy = new ToyRun(); }
+  static void TearDownTestSuite() {
+    delete toy;
+    toy = nullptr;
+  }
+  static void expect_ok(const testing_support::RunResult& r) { ASSERT_EQ(r.status, 0) << r.output; }
+  // One line that says it, and nothing trained.
+  static void expect_refused(const testing_support::RunResult& r, const std::vector<std::string>& words) {
+    EXPECT_EQ(r.status, 2) << r.output;
+    for (const auto& word : words)
+      EXPECT_NE(r.output.find(word), std::string::npos) << "no '" << word << "' in:\n" << r.output;
+    EXPECT_EQ(r.output.find("step 1/"), std::string::npos) << r.output;
+  }
+  static ToyRun* toy;
+};
+ToyRun* TrainTest::toy = nullptr;
+
+constexpr const char* kKeys[] = {"loss", "ce_loss", "mask_bce_loss", "mask_dice_loss"};
+
+TEST_F(TrainTest, FullTrainingHasTheSameLossesOnOneToFourRanks) {
+  for (int ranks = 1; ranks <= 4; ++ranks) {
+    expect_ok(toy->train(ranks, "full" + std::to_string(ranks),
+                         "--train_scope full --lora_r 0 --max_steps 20 --export_merged false"));
+  }
+  const auto first = toy->metric("full1", "loss");
+  ASSERT_EQ(first.size(), 20U);
+  EXPECT_LT(first.at(20), 0.9 * first.at(1));  // it learns, so equality says something
+  for (int ranks = 2; ranks <= 4; ++ranks) {
+    for (const char* key : kKeys) {
+      EXPECT_LT(largest_difference(toy->metric("full1", key), toy->metric("full" + std::to_string(ranks), key)), 1e-5)
+          << key << " on " << ranks << " ranks";
+    }
+  }
+}
+
+TEST_F(TrainTest, LoraTrainingHasTheSameLossesOnOneToFourRanks) {
+  for (int ranks = 1; ranks <= 4; ++ranks) {
+    expect_ok(toy->train(ranks, "lora" + std::to_string(ranks),
+                         "--lora_r 4 --lora_alpha 8 --max_steps 20 --export_merged false"));
+  }
+  for (int ranks = 2; ranks <= 4; ++ranks) {
+    for (const char* key : kKeys) {
+      EXPECT_LT(largest_difference(toy->metric("lora1", key), toy->metric("lora" + std::to_string(ranks), key)), 1e-5)
+          << key << " on " << ranks << " ranks";
+    }
+  }
+}
+
+TEST_F(TrainTest, GradientCheckpointingChangesNothing) {
+  expect_ok(toy->train(2, "recompute", "--lora_r 4 --max_steps 5 --export_merged false"));
+  expect_ok(toy->train(2, "keep", "--lora_r 4 --max_steps 5 --export_merged false --gradient_checkpointing false"));
+  expect_ok(
+      toy->train(2, "resident", "--lora_r 4 --max_steps 5 --export_merged false --resident_frozen --no_prefetch"));
+  EXPECT_LT(largest_difference(toy->metric("recompute", "loss"), toy->metric("keep", "loss")), 1e-6);
+  EXPECT_LT(largest_difference(toy->metric("recompute", "loss"), toy->metric("resident", "loss")), 1e-6);
+  EXPECT_LT(toy->metric("resident", "bytes_gathered").at(3), toy->metric("recompute", "bytes_gathered").at(3));
+}
+
+TEST_F(TrainTest, AKilledRunGoesOnFromItsCheckpointAsIfNothingHadHappened) {
+  const std::string flags = "--lora_r 4 --max_steps 12 --save_steps 4 --export_merged false --print_freq 1";
+  expect_ok(toy->train(2, "whole", flags));
+  // Killed between checkpoints: after step 6 has been logged, all ranks at once.
+  const std::string mark = (toy->dir() / "killed" / "metrics.jsonl").string();
+  std::thread killer([&] {
+    for (int i = 0; i < 6000; ++i) {
+      if (fs::exists(mark) && toy->metric("killed", "loss").size() >= 6) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    testing_support::run("pkill -KILL -f -- '^[^ ]*(tessera|mpirun) .*--exp_name killed'");
+  });
+  const auto killed = toy->train(2, "killed", flags);
+  killer.join();
+  ASSERT_NE(killed.status, 0) << "the run ended before it was killed";
+  ASSERT_TRUE(fs::exists(toy->dir() / "killed/checkpoints/step-4"));
+  fs::copy(toy->dir() / "killed", toy->dir() / "killed3", fs::copy_options::recursive);
+
+  expect_ok(toy->train(2, "killed", flags + " --resume auto"));
+  for (const char* key : {"loss", "ce_loss", "mask_bce_loss", "mask_dice_loss", "grad_norm", "tokens"}) {
+    EXPECT_EQ(toy->metric("whole", key), toy->metric("killed", key)) << key;
+  }
+  expect_ok(toy->train(3, "killed3", flags + " --resume auto"));
+  ASSERT_EQ(toy->metric("killed3", "loss").size(), 12U);
+  EXPECT_LT(largest_difference(toy->metric("whole", "loss"), toy->metric("killed3", "loss")), 1e-5);
+}
+
+TEST_F(TrainTest, ATerminationLeavesACheckpointAndStatus75) {
+  const std::string flags =
+      "--lora_r 4 --max_steps 4000 --save_steps 2000 --export_merged false --epochs 1 --steps_per_epoch 4000";
+  std::thread stopper([&] {
+    for (int i = 0; i < 6000; ++i) {
+      if (fs::exists(toy->dir() / "stopped" / "metrics.jsonl") && !toy->metric("stopped", "loss").empty()) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    testing_support::run("pkill -USR1 -f -- '^mpirun .*--exp_name stopped'");
+  });
+  const auto result = toy->train(2, "stopped", flags);
+  stopper.join();
+  EXPECT_EQ(result.status, 75) << result.output;
+  int checkpoints = 0;
+  for (const auto& entry : fs::directory_iterator(toy->dir() / "stopped/checkpoints")) {
+    checkpoints += fs::exists(entry.path() / "manifest.json") ? 1 : 0;
+  }
+  EXPECT_EQ(checkpoints, 1);
+}
+
+TEST_F(TrainTest, TheRunFolderHoldsWhatTheContractNames) {
+  expect_ok(
+      toy->train(2, "folder", "--lora_r 4 --max_steps 4 --steps_per_epoch 2 --val_shards " + toy->shards().string()));
+  const auto run = toy->dir() / "folder";
+  for (const char* name :
+       {"config.toml", "metrics.jsonl", "losses.png", "checkpoints/step-4/manifest.json",
+        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "non_lora_trainables.safetensors",
+        "merged/config.json", "merged/tokenizer.model", "merged/added_tokens.json"}) {
+    EXPECT_TRUE(fs::exists(run / name)) << name;
+  }
+  bool best = false, events = false, overlays = false;
+  for (const auto& e : fs::directory_iterator(run / "best")) best = best || fs::exists(e.path() / "manifest.json");
+  for (const auto& e : fs::directory_iterator(run))
+    events = events || e.path().filename().string().starts_with("events.out.tfevents");
+  for (const auto& e : fs::directory_iterator(run / "overlays")) overlays = overlays || e.path().extension() == ".png";
+  EXPECT_TRUE(best && events && overlays) << best << events << overlays;
+  // The merged folder is a finished LISA: it evaluates as the run's last validation did.
+  const auto eval = toy->tessera(3, "eval --version " + (run / "merged").string() + " --val_shards " +
+                                        toy->shards().string() + " --output " + (run / "eval.json").string());
+  expect_ok(eval);
+  const auto giou = toy->metric("folder", "val_giou").rbegin()->second;
+  const auto text = testing_support::read_file(run / "eval.json");
+  EXPECT_NEAR(std::stod(text.substr(text.find("\"giou\":") + 7)), giou, 2e-3) << text;
+  // And config.toml starts the same run again.
+  expect_ok(
+      toy->tessera(1, "train --config " + (run / "config.toml").string() + " --exp_name again --auto_resume false"));
+  EXPECT_LT(largest_difference(toy->metric("folder", "loss"), toy->metric("again", "loss")), 1e-5);
+}
+
+TEST_F(TrainTest, MemoryPerRankIsPrintedAndShrinksWithTheRanks) {
+  const auto one = toy->train(1, "memory1", "--lora_r 4 --max_steps 1 --export_merged false");
+  const auto four = toy->train(4, "memory4", "--lora_r 4 --max_steps 1 --export_merged false");
+  auto mib = [](const std::string& text) {
+    const auto at = text.find("memory per rank: ");
+    return at == std::string::npos ? -1.0 : std::stod(text.substr(at + 17));
+  };
+  ASSERT_GT(mib(four.output), 0) << four.output;
+  EXPECT_NEAR(mib(one.output) / mib(four.output), 4.0, 0.2) << one.output << four.output;
+}
+
+TEST_F(TrainTest, BadRequestsAreRefusedBeforeAnyStep) {
+  expect_refused(toy->train(2, "bad1", "--lora_rank 4"), {"lora_rank", "lora_r"});
+  expect_refused(toy->train(2, "bad2", "--lora_r 4 --lora_target_modules q_prj"), {"q_prj"});
+  expect_refused(toy->train(2, "bad3", "--global_batch_size 7"), {"7"});
+  expect_refused(
+      toy->tessera(2, "train --version " + (toy->dir() / "nowhere").string() + " --shards " + toy->shards().string()),
+      {"nowhere"});
+  expect_refused(toy->tessera(0, "trian"), {"trian", "train"});
+  // Without weights and without --random_init nothing is trained silently from noise.
+  expect_refused(toy->tessera(2, "train --version " + toy->model().string() + " --shards " + toy->shards().string() +
+                                     " --log_base_dir " + toy->dir().string() + " --exp_name bad4"),
+                 {"missing", "model.embed_tokens.weight"});
+  EXPECT_FALSE(fs::exists(toy->dir() / "bad1"));
+}
+
+TEST_F(TrainTest, ShardsOfAnotherTokenizerOrCutShortAreRefused) {
+  const auto other = toy->dir() / "other_model";
+  fs::copy(toy->model(), other, fs::copy_options::recursive);
+  testing_support::write_file(other / "added_tokens.json", R"({"<extra>": 512})");
+  expect_refused(
+      toy->tessera(2, "train --random_init --version " + other.string() + " --shards " + toy->shards().string() +
+                          " --log_base_dir " + toy->dir().string() + " --exp_name bad5"),
+      {"tokenizer", ".h5"});
+  const auto cut = toy->dir() / "cut_shards";
+  fs::copy(toy->shards(), cut, fs::copy_options::recursive);
+  for (const auto& e : fs::directory_iterator(cut)) {
+    if (e.path().filename().string().starts_with("train") && e.path().extension() == ".h5") {
+      fs::resize_file(e.path(), fs::file_size(e.path()) / 2);
+      expect_refused(toy->train(2, "bad6", "--shards " + cut.string()), {e.path().filename().string()});
+      break;
+    }
+  }
+}
+
+TEST_F(TrainTest, ACheckpointOfAnotherModelIsRefused) {
+  expect_ok(toy->train(1, "base", "--lora_r 4 --max_steps 1 --export_merged false"));
+  const auto checkpoint = (toy->dir() / "base/checkpoints/step-1").string();
+  expect_refused(toy->train(2, "bad7", "--lora_r 2 --resume " + checkpoint), {"step-1", "lora_A"});
+  expect_refused(toy->train(2, "bad8", "--lora_r 4 --seed 43 --resume " + checkpoint), {"another base"});
+}
+
+}  // namespace
+}  // namespace tessera

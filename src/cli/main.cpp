@@ -17,6 +17,8 @@ constexpr std::array kCommands{
     Command{"prepare", "turn data sets into HDF5 shards", run_prepare},
     Command{"train", "train a model on MPI ranks, sharded", run_train},
     Command{"eval", "gIoU and cIoU of a model on prepared data", run_eval},
+    Command{"tokenize", "token ids of texts", run_tokenize},
+    Command{"preprocess", "an image as the vision towers get it", run_preprocess},
     Command{"plan", "sizes, memory and traffic of a run, without weights", run_plan},
 };
 

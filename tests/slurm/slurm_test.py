@@ -1,4 +1,5 @@
-"""slurm/train.sbatch under a real Slurm (see local_slurm.py): what the ranks get, and what becomes of each exit status."""
+"""slurm/train.sbatch under a real Slurm (see local_slurm.py): what the ranks get, what becomes of each exit status, and a
+small LISA that trains, is stopped, comes back and finishes."""
 import json
 import os
 import shutil
@@ -9,8 +10,10 @@ import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import toy_lisa  # noqa: E402
 from local_slurm import LocalSlurm  # noqa: E402
 
+PROGRAM = Path(os.environ["TESSERA_PROGRAM"])
 ROOT = Path(os.environ["TESSERA_SOURCE_DIR"])
 SCRIPT = ROOT / "slurm" / "train.sbatch"
 RANKS = 2
@@ -83,6 +86,30 @@ class TrainSbatch(unittest.TestCase):
         self.assertEqual(ended["ExitCode"], "2:0", self.log())
         self.assertIn("./launch/build", self.log())
 
+    def test_a_small_lisa_trains_on_two_ranks_is_stopped_requeued_and_finishes(self):
+        last = 60
+        flags = [*toy_lisa.make(self.folder, ROOT, PROGRAM), "--log_base_dir", self.folder, "--exp_name", "run",
+                 "--max_steps", last, "--export_merged", "false"]
+        run = self.folder / "run"
+        job = self.submit(*map(str, flags), program=PROGRAM)
+        self.wait_for(lambda: len(toy_lisa.steps(run)) >= 2, "second step")
+        self.slurm.run("scancel", "--batch", "--signal=USR1", job)
+        self.wait_for(lambda: "back into the queue" in self.log(), "requeue")
+        stopped_after = toy_lisa.steps(run)[-1]
+        self.assertLess(stopped_after, last, "the run was over before the signal; raise `last`")
+        self.assertTrue((run / "checkpoints" / f"step-{stopped_after}").is_dir(), self.log())
+
+        ended = self.slurm.wait(job)
+        self.assertEqual((ended["JobState"], ended["ExitCode"], ended["Restarts"]), ("COMPLETED", "0:0", "1"), self.log())
+        self.assertEqual(toy_lisa.steps(run), list(range(1, last + 1)), self.log())
+        self.assertTrue((run / "config.toml").is_file())
+        self.assertTrue((run / "checkpoints" / f"step-{last}").is_dir(), self.log())
+
+    def test_a_request_that_train_refuses_ends_the_job_with_status_2(self):
+        ended = self.slurm.wait(self.submit("--no_such_flag", "1", program=PROGRAM))
+        self.assertEqual((ended["JobState"], ended["ExitCode"], ended["Restarts"]), ("FAILED", "2:0", "0"), self.log())
+        self.assertIn("no_such_flag", self.log())
+
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], "-v"])
+    unittest.main(argv=[sys.argv[0], "-v", *sys.argv[1:]])

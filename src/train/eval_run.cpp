@@ -10,7 +10,8 @@ namespace tessera::train {
 EvalResult run_evaluation(const EvalRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log) {
   const auto model = load_model(request.model, fabric, device, request.seed, /*for_training=*/false, log);
   const data::ShardRequirements requirements{model.tokenizer.content_hash(), {}};
-  const auto shards = data::Shards::open(request.shards, request.split, requirements);
+  const auto shards = comm::made_everywhere(
+      *fabric.control, [&] { return data::Shards::open(request.shards, request.split, requirements); });
   data::EvalLoader loader(model.input_spec(request.model_max_length), shards, fabric.rank(), fabric.size(),
                           {request.workers, 1024, request.max_items});
   EvalResult result;

@@ -46,13 +46,19 @@ class Trainer {
         log_(log),
         folder_(config_.run_dir()),
         model_(load_model(config_, fabric, device, request.seed, true, log)),
-        shards_(data::Shards::open(request.loader.shards, "train", requirements())),
-        loader_(request.loader, model_.input_spec(request.loader.model_max_length), shards_, request.seed,
-                fabric.rank(), fabric.size()),
+        shards_(comm::made_everywhere(
+            *fabric.control, [&] { return data::Shards::open(request.loader.shards, "train", requirements()); })),
+        loader_(comm::made_everywhere(*fabric.control,
+                                      [&] {
+                                        return std::make_unique<data::Loader>(
+                                            request.loader, model_.input_spec(request.loader.model_max_length), shards_,
+                                            request.seed, fabric.rank(), fabric.size());
+                                      })),
         optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps},
                    {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }) {
     if (!request.val_shards.empty() && !config_.no_eval) {
-      val_shards_.emplace(data::Shards::open(request.val_shards, "val", requirements()));
+      val_shards_.emplace(comm::made_everywhere(
+          *fabric.control, [&] { return data::Shards::open(request.val_shards, "val", requirements()); }));
       val_loader_.emplace(
           model_.input_spec(request.loader.model_max_length), *val_shards_, fabric.rank(), fabric.size(),
           data::EvalLoader::Limits{request.loader.workers, request.loader.prefetch_mib, request.max_val_items});
@@ -98,18 +104,19 @@ class Trainer {
 
   void report_memory() {
     if (config_.warmup_steps >= config_.total_steps() && !config_.eval_only) {
-      log_.warn("--warmup_steps {} is not below the {} steps of this run: the learning rate never reaches --lr", config_.warmup_steps, config_.total_steps());
+      log_.warn("--warmup_steps {} is not below the {} steps of this run: the learning rate never reaches --lr",
+                config_.warmup_steps, config_.total_steps());
     }
     shard::PlanRequest plan_request;
     plan_request.world = fabric_.size();
     plan_request.engine = model_.engine->config();
-    plan_request.micro_batches = loader_.shape().own();
+    plan_request.micro_batches = loader_->shape().own();
     plan_request.has_backward = has_backward;
     const auto plan = shard::make_plan(*model_.layout, plan_request);
     const auto held = model_.engine->memory();
     log_.info("model: {} parameters, {} trained; {} ranks, {} images a step in {} micro-batches",
               model_.layout->total_elements(), model_.layout->trainable_elements(), fabric_.size(),
-              loader_.shape().images(), loader_.shape().micro_batches);
+              loader_->shape().images(), loader_->shape().micro_batches);
     log_.info(
         "memory per rank: {:.2f} MiB of parameters, gradients and optimiser states (1/{} of {:.2f} MiB), at most "
         "{:.2f} MiB gathered by plan",
@@ -131,11 +138,11 @@ class Trainer {
     if (from.empty()) return;
     const auto info = shard::load_checkpoint(from, *model_.engine, optimizer_, model_.frozen_digest);
     const auto state = nlohmann::json::parse(info.trainer_state);
-    if (state.at("images_per_step").get<std::int64_t>() != loader_.shape().images()) {
+    if (state.at("images_per_step").get<std::int64_t>() != loader_->shape().images()) {
       throw RequestError(
           "checkpoint {} was made with {} images a step, this run has {}: pass --global_batch_size {} to go on in the "
           "same stream",
-          from.string(), state.at("images_per_step").get<std::int64_t>(), loader_.shape().images(),
+          from.string(), state.at("images_per_step").get<std::int64_t>(), loader_->shape().images(),
           state.at("images_per_step").get<std::int64_t>());
     }
     if (state.at("seed").get<std::uint64_t>() != request_.seed) {
@@ -144,7 +151,7 @@ class Trainer {
     }
     step_ = info.step;
     best_giou_ = state.at("best_giou").get<double>();
-    loader_.seek(step_);
+    loader_->seek(step_);
     log_.info("going on from {} at step {} (written by {} ranks)", from.string(), step_, info.ranks);
   }
 
@@ -160,7 +167,7 @@ class Trainer {
   void one_step() {
     const auto start = Clock::now();
     const std::int64_t step = step_ + 1;
-    auto batches = loader_.next();
+    auto batches = loader_->next();
     std::vector<models::LisaBatch> micro;
     for (auto& m : batches.micro) micro.push_back(std::move(m.batch));
     const double factor = learning_rate_factor(
@@ -246,7 +253,7 @@ class Trainer {
 
   std::string trainer_state() const {
     return nlohmann::json{
-        {"seed", request_.seed}, {"images_per_step", loader_.shape().images()}, {"best_giou", best_giou_}}
+        {"seed", request_.seed}, {"images_per_step", loader_->shape().images()}, {"best_giou", best_giou_}}
         .dump();
   }
 
@@ -273,7 +280,7 @@ class Trainer {
   fs::path folder_;
   LoadedModel model_;
   data::Shards shards_;
-  data::Loader loader_;
+  std::unique_ptr<data::Loader> loader_;
   std::optional<data::Shards> val_shards_;
   std::optional<data::EvalLoader> val_loader_;
   shard::AdamW optimizer_;

@@ -144,6 +144,8 @@ TEST_F(TrainTest, TheRunFolderHoldsWhatTheContractNames) {
   const auto giou = toy->metric("folder", "val_giou").rbegin()->second;
   const auto text = testing_support::read_file(run / "eval.json");
   EXPECT_NEAR(std::stod(text.substr(text.find("\"giou\":") + 7)), giou, 2e-3) << text;
+  // PEFT opens the adapter, transformers the merged language model, TensorBoard the events.
+  expect_ok(testing_support::run(std::string(TESSERA_PYTHON) + " " + TESSERA_SOURCE_DIR + "/tests/cli/check_exports.py " + run.string()));
   // And config.toml starts the same run again.
   expect_ok(
       toy->tessera(1, "train --config " + (run / "config.toml").string() + " --exp_name again --auto_resume false"));

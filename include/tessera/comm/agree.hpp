@@ -2,6 +2,7 @@
 /// Small collectives over texts and outcomes, by which ranks that work apart agree on what they found. Host memory: use
 /// the control communicator. All of it is collective.
 #include <exception>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,7 +33,15 @@ void on_every_rank(Communicator& comm, F&& work) {
   agree(comm, mine);
 }
 
-/// The same with `work` on rank 0 alone. `work` must not communicate.
+/// What `make` returns on this rank, once every rank has made its own; an error on one is thrown on all.
+template <class F>
+auto made_everywhere(Communicator& comm, F&& make) {
+  std::optional<decltype(make())> made;
+  on_every_rank(comm, [&] { made.emplace(std::forward<F>(make)()); });
+  return std::move(*made);
+}
+
+/// on_every_rank with `work` on rank 0 alone. `work` must not communicate.
 template <class F>
 void on_rank_zero(Communicator& comm, F&& work) {
   on_every_rank(comm, [&] {

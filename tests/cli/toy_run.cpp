@@ -17,7 +17,7 @@ void must(const RunResult& result, const std::string& what) {
 }
 
 constexpr const char* kConfig = R"({
-  "model_type": "llava", "architectures": ["LISAForCausalLM"], "vocab_size": 512, "hidden_size": 48,
+  "model_type": "llava", "architectures": ["LISAForCausalLM"], "vocab_size": 640, "hidden_size": 48,
   "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
   "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 1024, "initializer_range": 0.1,
   "hidden_act": "silu", "tie_word_embeddings": false,

@@ -200,8 +200,13 @@ def polygons(mask: np.ndarray) -> list:
     return found
 
 
+def askable(mask: np.ndarray) -> bool:
+    """Whether polygons can say the mask: no holes, and no part so thin that it has fewer than three corners."""
+    return not has_hole(mask) and all(len(points) >= 3 for points in polygons(mask))
+
+
 def compose(sample: Sample, cutouts: dict, rng: random.Random, numbers: list, size: int):
-    """One scene: the picture and each object's visible mask. Hidden objects and masks with holes are tried again."""
+    """One scene: the picture and each object's visible mask. Tried again until each is seen and askable."""
     while True:
         scene = background(sample, rng, numbers, size)
         names = rng.sample(list(cutouts), 2)
@@ -218,7 +223,7 @@ def compose(sample: Sample, cutouts: dict, rng: random.Random, numbers: list, si
                 other &= ~placed
             masks[name] = placed
             whole[name] = np.count_nonzero(np.asarray(cutout.getchannel("A")) > 127)
-        if all(np.count_nonzero(masks[n]) >= VISIBLE * whole[n] and not has_hole(masks[n]) for n in names):
+        if all(np.count_nonzero(masks[n]) >= VISIBLE * whole[n] and askable(masks[n]) for n in names):
             return scene, masks
 
 
@@ -273,7 +278,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write (the trainer's --dataset_dir)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=int, default=64, help="side of a scene in pixels")
-    parser.add_argument("--train", type=int, default=600, help="scenes whose questions name a class")
+    parser.add_argument("--train", type=int, default=1000, help="scenes whose questions name a class")
     parser.add_argument("--train_describe", type=int, default=300, help="scenes of train_describe")
     parser.add_argument("--val", type=int, default=80, help="scenes of both val splits")
     args = parser.parse_args()

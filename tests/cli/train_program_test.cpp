@@ -181,7 +181,7 @@ TEST_F(TrainTest, BadRequestsAreRefusedBeforeAnyStep) {
 TEST_F(TrainTest, ShardsOfAnotherTokenizerOrCutShortAreRefused) {
   const auto other = toy->dir() / "other_model";
   fs::copy(toy->model(), other, fs::copy_options::recursive);
-  testing_support::write_file(other / "added_tokens.json", R"({"<extra>": 512})");
+  testing_support::write_file(other / "added_tokens.json", R"({"<extra>": 640})");
   expect_refused(
       toy->tessera(2, "train --random_init --version " + other.string() + " --shards " + toy->shards().string() +
                           " --log_base_dir " + toy->dir().string() + " --exp_name bad5"),

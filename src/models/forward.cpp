@@ -3,7 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -149,7 +149,7 @@ void put_gradient_norm(TensorMap& outputs) {
   for (const auto& [name, value] : outputs) {
     if (name.starts_with("grad.")) squares += value.to(at::kDouble).square().sum().item<double>();
   }
-  outputs["grad_norm_total"] = at::tensor(static_cast<float>(std::sqrt(squares)));
+  outputs["grad_norm_total"] = at::scalar_tensor(std::sqrt(squares), at::kFloat);
 }
 
 void require_objective(const ForwardModel::Result& result) {

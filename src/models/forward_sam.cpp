@@ -8,6 +8,7 @@
 #include "forward_models.hpp"
 #include "sam_names.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/lisa.hpp"
 #include "tessera/models/sam.hpp"
@@ -20,6 +21,20 @@ SamConfig read_sam_config(const nlohmann::json& config) {
   return SamConfig::from_json(config.contains("sam_config") ? config.at("sam_config") : config);
 }
 
+/// The folder's weights; facebook's files have names of their own (sam_vit_h_4b8939.pth), so the only one there will
+/// do.
+io::SourcePtr open_sam_weights(const std::filesystem::path& folder) {
+  if (io::find_weights(folder)) return io::open_weights(folder);
+  for (const char* ending : {".pth", ".safetensors"}) {
+    const auto files = list_files(folder, {ending});
+    if (files.size() == 1) return io::open_weights(files.front());
+    if (files.size() > 1) {
+      throw RequestError("{}: {} files end in {}; name SAM's model.safetensors", folder.string(), files.size(), ending);
+    }
+  }
+  return io::open_weights(folder);  // says what it looked for
+}
+
 class SamForward final : public ForwardModel {
  public:
   SamForward(const ForwardRequest& request, const nlohmann::json& config)
@@ -28,7 +43,7 @@ class SamForward final : public ForwardModel {
         unit_(layout_.add_unit("mask_decoder")),
         prompts_(nn::Scope(layout_, unit_, "prompt_encoder"), config_),
         decoder_(nn::Scope(layout_, unit_, "mask_decoder"), config_) {
-    const io::SourcePtr files = io::open_weights(request.model);
+    const io::SourcePtr files = open_sam_weights(request.model);
     const bool transformers = has_transformers_sam_names(*files);
     const std::int64_t depth = config_.iou_head_depth;
     set_weights(files, [transformers, depth](const std::string& name) -> std::optional<std::string> {

@@ -1,0 +1,175 @@
+#include "tessera/models/forward.hpp"
+
+#include <ATen/ops/zeros.h>
+
+#include "models/golden.hpp"
+#include "support/support.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+using testing_support::expect_all_close;
+using testing_support::golden_model;
+
+ForwardRequest request_for(const std::string& name, const std::string& grads) {
+  ForwardRequest request;
+  request.model = golden_model(name);
+  request.grads = grads;
+  return request;
+}
+
+TensorMap inputs_of(const std::string& name) {
+  return io::read_tensors(golden_model(name) / "inputs.safetensors");
+}
+
+TensorMap expected_of(const std::string& name) {
+  return io::read_tensors(golden_model(name) / "expected.safetensors");
+}
+
+class ForwardGolden : public testing::TestWithParam<const char*> {};
+
+TEST_P(ForwardGolden, EveryOutputAndGradientIsThatOfThePublicPackage) {
+  const std::string name = GetParam();
+  const TensorMap expected = expected_of(name);
+  const bool differentiates =
+      std::any_of(expected.begin(), expected.end(), [](const auto& entry) { return entry.first.starts_with("grad."); });
+  const TensorMap found = run_forward(request_for(name, differentiates ? "all" : ""), inputs_of(name));
+  // The recorded norm is over what LISA trains, not over all weights; it has a test of its own.
+  EXPECT_GT(expect_all_close(found, expected, {"grad_norm_total"}), 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ForwardGolden,
+                         testing::Values("llama_right_padded", "llama_grouped_left_padded", "llama_tied_llama3_rope",
+                                         "clip_28px", "clip_30px_gelu", "sam_transformers_names", "sam_facebook_names",
+                                         "sam_transformers_names_user", "sam_facebook_names_user", "lisa_linear",
+                                         "lisa_mlp"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+class LisaGolden : public testing::TestWithParam<const char*> {};
+
+TEST_P(LisaGolden, TrainableGradientsAreThoseOfTheRecipeAndHaveItsNorm) {
+  const std::string name = GetParam();
+  const TensorMap expected = expected_of(name);
+  const TensorMap found = run_forward(request_for(name, "trainable"), inputs_of(name));
+  EXPECT_TRUE(testing_support::close(found.at("grad_norm_total"), expected.at("grad_norm_total")));
+  EXPECT_TRUE(found.contains("grad.lm_head.weight"));
+  EXPECT_FALSE(found.contains("grad.model.layers.0.self_attn.q_proj.weight"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, LisaGolden, testing::Values("lisa_linear", "lisa_mlp"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+class LoraGolden : public testing::TestWithParam<const char*> {};
+
+TEST_P(LoraGolden, OutputsAndGradientsAreThoseOfPeft) {
+  const std::string name = GetParam();
+  ForwardRequest request = request_for(name, "all");
+  request.adapters = {golden_model(name) / "adapter"};
+  const TensorMap found = run_forward(request, inputs_of(name));
+  EXPECT_GT(expect_all_close(found, expected_of(name), {"merged."}), 10);
+}
+
+TEST_P(LoraGolden, TrainableMeansTheAdapterAlone) {
+  const std::string name = GetParam();
+  ForwardRequest request = request_for(name, "trainable");
+  request.adapters = {golden_model(name) / "adapter"};
+  for (const auto& [key, value] : run_forward(request, inputs_of(name))) {
+    if (key.starts_with("grad.")) {
+      EXPECT_NE(key.find(".lora_"), std::string::npos) << key;
+    }
+  }
+}
+
+TEST_P(LoraGolden, TheMergedModelGivesTheSame) {
+  const std::string name = GetParam();
+  ForwardRequest request = request_for(name, "");
+  request.adapters = {golden_model(name) / "adapter"};
+  request.merge = true;
+  EXPECT_EQ(expect_all_close(run_forward(request, inputs_of(name)), expected_of(name), {"merged.", "grad."}), 3);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, LoraGolden, testing::Values("lora_query_value", "lora_all_rslora"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+std::string error_of(const ForwardRequest& request, const TensorMap& inputs) {
+  try {
+    run_forward(request, inputs);
+  } catch (const RequestError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Forward, NamesAnInputItHasNoUseFor) {
+  TensorMap inputs = inputs_of("llama_right_padded");
+  inputs["positions"] = at::zeros({1});
+  EXPECT_NE(error_of(request_for("llama_right_padded", ""), inputs).find("'positions'"), std::string::npos);
+}
+
+TEST(Forward, NamesAnInputThatIsMissing) {
+  EXPECT_NE(error_of(request_for("clip_28px", ""), {}).find("'pixel_values' is missing"), std::string::npos);
+}
+
+TEST(Forward, RefusesAPatternThatMatchesNoWeight) {
+  EXPECT_NE(error_of(request_for("clip_28px", "no_such_layer"), inputs_of("clip_28px")).find("matches no weight"),
+            std::string::npos);
+}
+
+TEST(Forward, RefusesGradientsOfInputsThatGiveNoObjective) {
+  TensorMap inputs = inputs_of("clip_28px");
+  inputs.erase("cotangent");
+  EXPECT_NE(error_of(request_for("clip_28px", "all"), inputs).find("nothing to differentiate"), std::string::npos);
+}
+
+TEST(Forward, APatternChoosesByTheNameInTheFiles) {
+  const TensorMap found =
+      run_forward(request_for("sam_transformers_names", "vision_encoder\\.neck"), inputs_of("sam_transformers_names"));
+  int gradients = 0;
+  for (const auto& [key, value] : found) gradients += key.starts_with("grad.") ? 1 : 0;
+  EXPECT_EQ(gradients, 6);  // two convolutions, two norms with weight and bias
+  EXPECT_TRUE(found.contains("grad.vision_encoder.neck.conv1.weight"));
+}
+
+TEST(Forward, NamesAModelTypeThatIsNotSupported) {
+  const testing_support::TempDir folder;
+  testing_support::write_file(folder / "config.json", R"({"model_type": "gpt2"})");
+  ForwardRequest request;
+  request.model = folder.path();
+  EXPECT_NE(error_of(request, {}).find("'gpt2'"), std::string::npos);
+}
+
+TEST(Forward, SamsOwnFileMayHaveAnyName) {
+  const testing_support::TempDir folder;
+  const auto golden = golden_model("sam_facebook_names");
+  std::filesystem::copy(golden / "config.json", folder / "config.json");
+  std::filesystem::copy(golden / "model.safetensors", folder / "sam_vit_tiny.safetensors");
+  ForwardRequest request;
+  request.model = folder.path();
+  EXPECT_EQ(error_of(request, inputs_of("sam_facebook_names")), "");
+  std::filesystem::copy(golden / "model.safetensors", folder / "another.safetensors");
+  EXPECT_NE(error_of(request, inputs_of("sam_facebook_names")).find("2 files"), std::string::npos);
+}
+
+TEST(Forward, MergingNeedsAnAdapter) {
+  ForwardRequest request = request_for("lora_query_value", "");
+  request.merge = true;
+  EXPECT_NE(error_of(request, inputs_of("lora_query_value")).find("--adapter"), std::string::npos);
+}
+
+TEST(Forward, LlamaDifferentiatesACotangentOnItsLogits) {
+  TensorMap inputs = inputs_of("llama_right_padded");
+  const TensorMap plain = run_forward(request_for("llama_right_padded", ""), inputs);
+  inputs.erase("labels");
+  inputs["cotangent"] = at::zeros(plain.at("logits").sizes());
+  inputs["cotangent"].select(2, 3).fill_(2.0);
+  const TensorMap found = run_forward(request_for("llama_right_padded", "lm_head"), inputs);
+  EXPECT_TRUE(testing_support::close(found.at("loss"), plain.at("logits").select(2, 3).sum().mul(2.0)));
+  // d loss / d lm_head.weight[3] = 2 * sum of the normalised hidden states; other rows have none.
+  const at::Tensor grad = found.at("grad.lm_head.weight");
+  EXPECT_TRUE(testing_support::close(grad[3], plain.at("last_hidden_state").flatten(0, 1).sum(0).mul(2.0)));
+  EXPECT_EQ(grad[4].abs().sum().item<double>(), 0.0);
+}
+
+}  // namespace
+}  // namespace tessera::models

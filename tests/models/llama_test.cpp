@@ -1,0 +1,138 @@
+#include "tessera/models/llama.hpp"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "nn/support.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+using testing_support::distance;
+
+at::Tensor ids(const std::vector<std::int64_t>& values) {
+  return at::tensor(values, at::kLong);
+}
+
+LlamaConfig small() {
+  LlamaConfig config;
+  config.vocab_size = 19;
+  config.hidden_size = 12;
+  config.intermediate_size = 20;
+  config.layers = 2;
+  config.heads = 2;
+  config.kv_heads = 1;
+  config.head_dim = 6;
+  config.rope.dim = 6;
+  config.initializer_range = 0.3;
+  return config;
+}
+
+struct Fixture {
+  nn::ModelLayout layout;
+  Llama llama{small()};
+  nn::LocalRunner runner;
+  Fixture() {
+    llama.add_embedding(layout);
+    llama.add_decoder(layout);
+    nn::materialize(layout, 1);
+  }
+  at::Tensor hidden(const at::Tensor& rows) {
+    return llama.decode(llama.embed(rows, runner), at::ones(rows.sizes(), at::kBool), runner, {});
+  }
+};
+
+TEST(Llama, ALaterTokenDoesNotChangeAnEarlierPosition) {
+  Fixture f;
+  const at::Tensor a = f.hidden(ids({3, 7, 1, 9, 2}).view({1, 5}));
+  const at::Tensor b = f.hidden(ids({3, 7, 1, 9, 5}).view({1, 5}));
+  EXPECT_LT(distance(a.narrow(1, 0, 4), b.narrow(1, 0, 4)), 1e-5);
+  EXPECT_GT(distance(a, b), 1e-2);
+}
+
+TEST(Llama, PaddingOnTheRightDoesNotChangeARow) {
+  Fixture f;
+  const at::Tensor row = ids({3, 7, 1}).view({1, 3});
+  const at::Tensor padded = ids({3, 7, 1, 0, 0}).view({1, 5});
+  at::Tensor mask = at::ones({1, 5}, at::kBool);
+  mask.narrow(1, 3, 2).fill_(false);
+  const at::Tensor long_row = f.llama.decode(f.llama.embed(padded, f.runner), mask, f.runner, {});
+  EXPECT_LT(distance(long_row.narrow(1, 0, 3), f.hidden(row)), 1e-5);
+}
+
+TEST(Llama, RefusesIdsOutsideTheVocabulary) {
+  Fixture f;
+  EXPECT_THROW(f.llama.embed(ids({1, 19}).view({1, 2}), f.runner), RequestError);
+  EXPECT_THROW(f.llama.embed(ids({-200, 3}).view({1, 2}), f.runner), RequestError);
+}
+
+TEST(Llama, ATiedHeadAddsNoWeight) {
+  nn::ModelLayout plain, tied;
+  LlamaConfig config = small();
+  Llama a(config);
+  a.add_embedding(plain);
+  a.add_decoder(plain);
+  config.tie_word_embeddings = true;
+  Llama b(config);
+  b.add_embedding(tied);
+  b.add_decoder(tied);
+  EXPECT_EQ(plain.total_elements() - tied.total_elements(), 19 * 12);
+  EXPECT_EQ(tied.find("lm_head.weight"), nullptr);
+}
+
+TEST(NextTokenTargets, ShiftWithinEachRowAndSkipWhatIsIgnored) {
+  const auto scored = next_token_targets(ids({-100, 5, 6, 7, -100, 8}).view({2, 3}));
+  EXPECT_TRUE(scored.positions.equal(ids({0, 1, 4})));
+  EXPECT_TRUE(scored.targets.equal(ids({5, 6, 8})));
+}
+
+TEST(CrossEntropySum, SumsAndIsZeroOverNothing) {
+  const at::Tensor logits = at::randn({3, 5});
+  const at::Tensor targets = ids({0, 4, 2});
+  const at::Tensor wanted = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).sum().neg();
+  EXPECT_NEAR(cross_entropy_sum(logits, targets).item<double>(), wanted.item<double>(), 1e-5);
+  EXPECT_EQ(cross_entropy_sum(logits.narrow(0, 0, 0), targets.narrow(0, 0, 0)).item<double>(), 0.0);
+}
+
+nlohmann::json config_json() {
+  return nlohmann::json::parse(R"({"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+    "num_attention_heads": 4, "rms_norm_eps": 1e-5})");
+}
+
+TEST(LlamaConfig, ReadsBothGenerationsOfRope) {
+  auto json = config_json();
+  json["rope_theta"] = 5000.0;
+  EXPECT_DOUBLE_EQ(LlamaConfig::from_json(json).rope.theta, 5000.0);
+  json = config_json();
+  json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 700.0}};
+  const LlamaConfig config = LlamaConfig::from_json(json);
+  EXPECT_DOUBLE_EQ(config.rope.theta, 700.0);
+  EXPECT_EQ(config.rope.scaling, nn::RopeConfig::Scaling::linear);
+  EXPECT_EQ(config.kv_heads, 4);
+}
+
+TEST(LlamaConfig, NamesAKeyThatIsWrong) {
+  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, nlohmann::json>>{
+           {"hidden_size", "wide"}, {"num_attention_heads", 0}, {"num_key_value_heads", 3}}) {
+    auto json = config_json();
+    json[key] = value;
+    try {
+      LlamaConfig::from_json(json);
+      ADD_FAILURE() << key << " was accepted";
+    } catch (const RequestError& error) {
+      EXPECT_NE(std::string(error.what()).find(key), std::string::npos) << error.what();
+    }
+  }
+  auto json = config_json();
+  json["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 2.0}};
+  EXPECT_THROW(LlamaConfig::from_json(json), RequestError);
+}
+
+}  // namespace
+}  // namespace tessera::models

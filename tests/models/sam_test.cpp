@@ -1,0 +1,96 @@
+#include "tessera/models/sam.hpp"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "nn/support.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+SamConfig small() {
+  return SamConfig::from_json(nlohmann::json::parse(R"({"image_size": 40, "patch_size": 8, "embed_dim": 12, "depth": 2,
+    "num_heads": 2, "mlp_ratio": 2.0, "global_attn_indexes": [1], "window_size": 3, "prompt_embed_dim": 16,
+    "mask_in_chans": 8, "decoder_depth": 1, "decoder_mlp_dim": 10, "decoder_num_heads": 2, "num_multimask_outputs": 3,
+    "iou_head_depth": 2, "iou_head_hidden_dim": 8})"));
+}
+
+TEST(SamImageEncoder, GivesAGridWhateverItsWindowsPadding) {
+  nn::ModelLayout layout;
+  const SamImageEncoder encoder(layout, small(), "image_encoder");
+  nn::materialize(layout, 1);
+  nn::LocalRunner runner;
+  nn::Tensors blocks;
+  EXPECT_EQ(encoder.forward(at::randn({2, 3, 40, 40}), runner, {}, &blocks).sizes(), (at::IntArrayRef{2, 16, 5, 5}));
+  EXPECT_EQ(blocks.size(), 2U);
+  EXPECT_EQ(encoder.forward(at::randn({0, 3, 40, 40}), runner, {}).sizes(), (at::IntArrayRef{0, 16, 5, 5}));
+  EXPECT_THROW(encoder.forward(at::randn({1, 3, 40, 32}), runner, {}), RequestError);
+}
+
+TEST(SamMaskDecoder, AcceptsNoPromptsAtAll) {
+  nn::ModelLayout layout;
+  const nn::UnitId unit = layout.add_unit("decoder");
+  const SamPromptEncoder prompts(nn::Scope(layout, unit, "prompt_encoder"), small());
+  const SamMaskDecoder decoder(nn::Scope(layout, unit, "mask_decoder"), small());
+  nn::materialize(layout, 1);
+  SamPrompts none;
+  none.text = at::zeros({0, 16});
+  const SamMasks masks = decoder(at::zeros({0, 16, 5, 5}), prompts.image_pe(), prompts(none), false, {});
+  EXPECT_EQ(masks.low_res.sizes(), (at::IntArrayRef{0, 1, 20, 20}));
+  EXPECT_EQ(masks.iou.sizes(), (at::IntArrayRef{0, 1}));
+}
+
+TEST(SamMaskDecoder, OnePromptDoesNotChangeAnother) {
+  nn::ModelLayout layout;
+  const nn::UnitId unit = layout.add_unit("decoder");
+  const SamPromptEncoder prompts(nn::Scope(layout, unit, "prompt_encoder"), small());
+  const SamMaskDecoder decoder(nn::Scope(layout, unit, "mask_decoder"), small());
+  nn::materialize(layout, 1);
+  const at::Tensor image = at::randn({1, 16, 5, 5});
+  SamPrompts both, one;
+  both.text = at::randn({2, 16});
+  one.text = both.text.narrow(0, 1, 1);
+  const at::Tensor a = decoder(image.expand({2, 16, 5, 5}), prompts.image_pe(), prompts(both), true, {}).low_res;
+  const at::Tensor b = decoder(image, prompts.image_pe(), prompts(one), true, {}).low_res;
+  EXPECT_EQ(a.size(1), 3);
+  EXPECT_LT(testing_support::distance(a.narrow(0, 1, 1), b), 1e-5);
+}
+
+TEST(PostprocessMasks, CutsThePaddingBeforeItScales) {
+  // Left half of the picture 1, right half (padding) -1: after the cut only the left half is there.
+  at::Tensor low = at::full({1, 1, 20, 20}, -1.0);
+  low.narrow(3, 0, 10).fill_(1.0);
+  const at::Tensor mask = postprocess_masks(low, 40, {40, 15}, {11, 7});
+  EXPECT_EQ(mask.sizes(), (at::IntArrayRef{1, 11, 7}));
+  EXPECT_LT(mask.sub(1.0).abs().max().item<double>(), 1e-5);
+  EXPECT_EQ(postprocess_masks(at::zeros({0, 1, 20, 20}), 40, {40, 15}, {11, 7}).sizes(), (at::IntArrayRef{0, 11, 7}));
+}
+
+TEST(MaskLosses, AreThoseOfTheReferenceOnAConstantMask) {
+  const at::Tensor pred = at::zeros({2, 3, 5});
+  at::Tensor target = at::zeros({2, 3, 5});
+  target[0].fill_(1.0);
+  EXPECT_NEAR(mask_bce_sum(pred, target).item<double>(), 2 * std::log(2.0), 1e-5);
+  // sigmoid 0.5 on 15 pixels that are all set: overlap 7.5, sums 7.5 and 15, in thousandths.
+  const double wanted = 1 - (2 * 0.0075 + 1e-6) / (0.0075 + 0.015 + 1e-6);
+  EXPECT_NEAR(mask_dice_sum(pred.narrow(0, 0, 1), target.narrow(0, 0, 1)).item<double>(), wanted, 1e-5);
+  EXPECT_EQ(mask_bce_sum(pred.narrow(0, 0, 0), target.narrow(0, 0, 0)).item<double>(), 0.0);
+  EXPECT_EQ(mask_dice_sum(pred.narrow(0, 0, 0), target.narrow(0, 0, 0)).item<double>(), 0.0);
+}
+
+TEST(SamConfig, NamesAKeyThatIsWrong) {
+  for (const char* text : {R"({"image_size": "big"})", R"({"depth": 0})", R"({"embed_dim": 10, "num_heads": 3})"}) {
+    EXPECT_THROW(SamConfig::from_json(nlohmann::json::parse(text)), RequestError) << text;
+  }
+  EXPECT_EQ(SamConfig::from_json(nlohmann::json::object()).embed_dim, 1280);
+}
+
+}  // namespace
+}  // namespace tessera::models

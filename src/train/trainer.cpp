@@ -10,6 +10,7 @@
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/core/memory.hpp"
+#include "tessera/core/progress.hpp"
 #include "tessera/core/signal.hpp"
 #include "tessera/shard/checkpoint.hpp"
 #include "tessera/shard/plan.hpp"
@@ -74,6 +75,12 @@ class Trainer {
       return ExitStatus::done;
     }
     const StopSignal signals;
+    // On a terminal one bar that redraws itself; in a job's log a line every print_freq steps.
+    const auto style = progress_style(fabric_.rank());
+    if (style == ProgressStyle::bar) {
+      bar_.emplace("training", config_.total_steps(),
+                   ProgressSettings{.style = style, .start = step_, .unit = "steps"});
+    }
     while (step_ < config_.total_steps()) {
       one_step();
       const bool last = step_ == config_.total_steps();
@@ -87,6 +94,7 @@ class Trainer {
         return ExitStatus::requeue;
       }
     }
+    bar_.reset();
     finish();
     return ExitStatus::done;
   }
@@ -214,6 +222,11 @@ class Trainer {
                           {"train/grad_norm", m.grad_norm},
                           {"metrics/total_secs_per_batch", m.step_s},
                           {"metrics/data_secs_per_batch", m.data_wait_s}});
+    if (bar_) {
+      bar_->update(m.step, fmt::format("loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tok/s", m.loss, m.grad_norm,
+                                       m.lr.begin()->second, static_cast<double>(m.tokens) / m.step_s));
+      return;
+    }
     if (m.step % config_.print_freq != 0 && m.step != config_.total_steps()) return;
     const double left = static_cast<double>(config_.total_steps() - m.step) * m.step_s;
     log_.info(
@@ -225,6 +238,7 @@ class Trainer {
 
   void count_skipped(const StepMetrics& m) {
     skipped_ = m.skipped ? skipped_ + 1 : 0;
+    if (m.skipped && bar_) bar_->clear();
     if (m.skipped) log_.warn("step {}: the gradient is not finite; nothing was updated", m.step);
     if (skipped_ > config_.max_skipped_steps) {
       throw RunError(
@@ -234,6 +248,7 @@ class Trainer {
   }
 
   void validate_now() {
+    if (bar_) bar_->clear();
     if (!val_loader_) throw RequestError("--eval_only needs --val_shards");
     const bool last = step_ == config_.total_steps() || config_.eval_only;
     const auto result = evaluate(*model_.model, *model_.engine, *val_loader_, last ? folder_ / "overlays" : fs::path(),
@@ -258,6 +273,7 @@ class Trainer {
   }
 
   void save() {
+    if (bar_) bar_->clear();
     const auto start = Clock::now();
     shard::save_checkpoint(checkpoints(), step_, *model_.engine, optimizer_, model_.frozen_digest, trainer_state());
     comm::on_rank_zero(*fabric_.control, [&] { shard::prune_checkpoints(checkpoints(), config_.save_total_limit); });
@@ -286,6 +302,7 @@ class Trainer {
   shard::AdamW optimizer_;
   std::optional<MetricsLog> metrics_;
   std::optional<TensorBoardWriter> events_;
+  std::optional<Progress> bar_;
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;
   double best_giou_ = -1;

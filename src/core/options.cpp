@@ -115,6 +115,17 @@ void Options::Impl::unknown(const std::string& place, const std::string& name) c
   throw RequestError("{}: no such option; did you mean --{}?", place, near);
 }
 
+/// `--name=value` as the parser takes it; an empty value goes apart, since after '=' it would swallow the next
+/// argument.
+void push_value(std::vector<std::string>& out, const std::string& name, const std::string& value) {
+  if (value.empty()) {
+    out.push_back("--" + name);
+    out.emplace_back();
+  } else {
+    out.push_back("--" + name + "=" + value);
+  }
+}
+
 /// Consumes the value(s) that follow a flag written without '='; returns the index after them.
 std::size_t Options::Impl::take_value(const std::vector<std::string>& args, std::size_t next, Entry& entry,
                                       std::vector<std::string>& out) {
@@ -126,13 +137,13 @@ std::size_t Options::Impl::take_value(const std::vector<std::string>& args, std:
   const std::size_t first = next;
   const bool many = detail::is_list(entry.target);
   while (next < args.size() && is_value(args[next]) && (many || next == first)) {
-    out.push_back("--" + entry.name + "=" + args[next++]);
+    push_value(out, entry.name, args[next++]);
   }
   if (next == first) throw RequestError("--{}: a value is missing ({})", entry.name, detail::type_label(entry.target));
   return next;
 }
 
-/// Rewrites the arguments so that the parser below sees only `--name=value` and positionals.
+/// Rewrites the arguments so that the parser below sees only flags with their values and positionals.
 std::vector<std::string> Options::Impl::normalise(const std::vector<std::string>& args, Outcome& outcome) {
   std::vector<std::string> out;
   for (std::size_t i = 0; i < args.size();) {
@@ -156,7 +167,7 @@ std::vector<std::string> Options::Impl::normalise(const std::vector<std::string>
       out.push_back("--config=" + (has_value ? arg.substr(equals + 1) : args[i++]));
     } else if (Entry* entry = find(name)) {
       if (has_value) {
-        out.push_back("--" + name + arg.substr(equals));
+        push_value(out, name, arg.substr(equals + 1));
       } else {
         i = take_value(args, i, *entry, out);
       }

@@ -235,5 +235,19 @@ TEST(NearestName, FindsSwapsAndStaysSilentWhenNothingIsNear) {
   EXPECT_EQ(nearest_name("quantize", names), "");
 }
 
+TEST(Options, AnEmptyValueStaysEmptyAndLeavesTheNextFlagAlone) {
+  for (const bool joined : {true, false}) {
+    std::string text = "default";
+    double number = 0.1;
+    Options options("test", "");
+    options.add("text", &text, "");
+    options.add("number", &number, "");
+    options.parse(joined ? std::vector<std::string>{"--text=", "--number", "-1"}
+                         : std::vector<std::string>{"--text", "", "--number=-1"});
+    EXPECT_EQ(text, "");
+    EXPECT_EQ(number, -1.0);
+  }
+}
+
 }  // namespace
 }  // namespace tessera

@@ -150,7 +150,8 @@ TEST(QwenVocabulary, KeepsMergesThatBeginWithHashUnlessTheOldSlowTokenizerIsWant
   const TempDir dir;
   testing_support::put_model("qwen", dir.path());
   const auto ids_of_golden = [](const std::string& name, const std::string& text) {
-    for (const json& row : testing_support::read_golden(name).at("rows")) {
+    const json golden = testing_support::read_golden(name);
+    for (const json& row : golden.at("rows")) {
       if (row[0] == text) return row[1].get<std::vector<std::int64_t>>();
     }
     return std::vector<std::int64_t>{};

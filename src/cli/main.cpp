@@ -19,6 +19,8 @@ constexpr std::array kCommands{
     Command{"eval", "gIoU and cIoU of a model on prepared data", run_eval},
     Command{"tokenize", "token ids of texts", run_tokenize},
     Command{"preprocess", "an image as the vision towers get it", run_preprocess},
+    Command{"forward", "run a model once on recorded inputs", run_forward},
+    Command{"merge", "merge an adapter into a model folder", run_merge},
     Command{"plan", "sizes, memory and traffic of a run, without weights", run_plan},
 };
 

@@ -1,0 +1,22 @@
+#include "cli/command.hpp"
+#include "tessera/adapt/peft_folder.hpp"
+
+namespace tessera::cli {
+
+int run_merge(const std::vector<std::string>& args, Session& session) {
+  std::string model, output;
+  std::vector<std::string> adapters;
+  Options options("tessera merge", "Merges adapters into a model folder, tensor by tensor; one process, no GPU.");
+  options.add("model", &model, "model folder", {.group = "Merge", .required = true});
+  options.add("adapter", &adapters, "PEFT folder(s), merged in this order", {.group = "Merge", .required = true});
+  options.add("output", &output, "folder for the merged model", {.group = "Merge", .required = true});
+  if (!parse(options, args)) return 0;
+  if (launcher_rank() != 0) return 0;  // the work of one process; under mpirun the others have nothing to do
+  adapt::MergeRequest request{model, {adapters.begin(), adapters.end()}, output};
+  const adapt::MergeReport report = adapt::merge_folder(request);
+  session.log().info("{} tensors, {} of them merged, {:.1f} MB written to {}", report.tensors, report.merged,
+                     static_cast<double>(report.bytes) / 1e6, output);
+  return 0;
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,44 @@
+// Runs on as many ranks as this program was started with.
+#include "tessera/comm/fabric.hpp"
+
+#include <gtest/gtest.h>
+#include <mpi.h>
+
+#include "tessera/comm/mpi.hpp"
+#include "tessera/comm/mpi_env.hpp"
+
+namespace tessera::comm {
+namespace {
+
+class FabricTest : public testing::Test {
+ protected:
+  MpiEnv env{nullptr, nullptr};
+  std::unique_ptr<Communicator> comm = make_mpi(env);
+};
+
+TEST_F(FabricTest, OnAHostOneCommunicatorHasAllThreeRoles) {
+  const auto fabric = Fabric::on_host(*comm);
+  EXPECT_EQ(fabric.control, comm.get());
+  EXPECT_EQ(fabric.gather, comm.get());
+  EXPECT_EQ(fabric.reduce, comm.get());
+}
+
+TEST_F(FabricTest, RankAndSizeAreThoseOfTheJob) {
+  int rank = -1, size = -1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  const auto fabric = Fabric::on_host(*comm);
+  EXPECT_EQ(fabric.rank(), rank);
+  EXPECT_EQ(fabric.size(), size);
+}
+
+TEST_F(FabricTest, RankAndSizeAreTheControlGroupsWhateverTheOthersAre) {
+  const auto alone = comm->split(comm->rank(), 0, "alone");
+  const Fabric fabric{comm.get(), alone.get(), alone.get()};
+  EXPECT_EQ(fabric.rank(), comm->rank());
+  EXPECT_EQ(fabric.size(), comm->size());
+  alone->close();
+}
+
+}  // namespace
+}  // namespace tessera::comm

@@ -1,0 +1,138 @@
+#include "tessera/train/config.hpp"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "support/limits.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::train {
+namespace {
+
+using testing_support::message_of;
+
+struct Parsed {
+  TrainConfig config;
+  Options::Outcome outcome;
+};
+
+Parsed parse(std::vector<std::string> args) {
+  Parsed out;
+  Options options("tessera train", "");
+  bind(options, out.config);
+  args.insert(args.begin(), {"--version", "folder"});
+  out.outcome = options.parse(args);
+  return out;
+}
+
+std::string refusal(const std::vector<std::string>& args) {
+  const auto config = parse(args).config;
+  return message_of<RequestError>([&] { validate(config); });
+}
+
+TEST(TrainConfig, DefaultsAreTheReferences) {  // LISA train_ds.py, parse_args
+  const auto c = parse({}).config;
+  EXPECT_EQ(c.lr, 3e-4);
+  EXPECT_EQ(c.beta1, 0.9);
+  EXPECT_EQ(c.beta2, 0.95);
+  EXPECT_EQ(c.epochs, 10);
+  EXPECT_EQ(c.steps_per_epoch, 500);
+  EXPECT_EQ(c.total_steps(), 5000);
+  EXPECT_EQ(c.ce_loss_weight, 1.0);
+  EXPECT_EQ(c.bce_loss_weight, 2.0);
+  EXPECT_EQ(c.dice_loss_weight, 0.5);
+  EXPECT_EQ(c.lora_r, 8);
+  EXPECT_EQ(c.lora_alpha, 16.0);
+  EXPECT_EQ(c.lora_dropout, 0.05);
+  EXPECT_EQ(c.lora_target_modules, "q_proj,v_proj");
+  EXPECT_EQ(c.out_dim, 256);
+  EXPECT_EQ(c.print_freq, 1);
+  EXPECT_EQ(c.log_base_dir, "./runs");
+  EXPECT_EQ(c.exp_name, "lisa");
+  EXPECT_EQ(c.run_dir(), "./runs/lisa");
+  EXPECT_TRUE(c.train_mask_decoder && c.gradient_checkpointing && c.auto_resume);
+  EXPECT_FALSE(c.no_eval || c.eval_only);
+  EXPECT_TRUE(c.resume.empty());
+  EXPECT_NO_THROW(validate(c));
+}
+
+TEST(TrainConfig, ScheduleDefaultsAreTheReferencesDeepSpeedSettings) {  // train_ds.py, ds_config
+  const auto c = parse({}).config;
+  EXPECT_EQ(c.weight_decay, 0.0);
+  EXPECT_EQ(c.max_grad_norm, 1.0);
+  EXPECT_EQ(c.lr_scheduler_type, "warmup_decay");
+  EXPECT_EQ(c.warmup_steps, 100);
+}
+
+TEST(TrainConfig, FlagsReachTheFieldsOfTheirName) {
+  const auto c = parse({"--lr", "0.01", "--lora_r", "4", "--epochs", "2", "--steps_per_epoch", "7", "--log_base_dir",
+                        "a", "--exp_name", "b", "--train_mask_decoder", "false", "--dice_loss_weight", "3"})
+                     .config;
+  EXPECT_EQ(c.version, "folder");
+  EXPECT_EQ(c.lr, 0.01);
+  EXPECT_EQ(c.lora_r, 4);
+  EXPECT_EQ(c.total_steps(), 14);
+  EXPECT_EQ(c.run_dir(), "a/b");
+  EXPECT_FALSE(c.train_mask_decoder);
+  EXPECT_EQ(c.dice_loss_weight, 3.0);
+}
+
+TEST(TrainConfig, MaxStepsOverridesTheEpochs) {
+  EXPECT_EQ(parse({"--max_steps", "3"}).config.total_steps(), 3);
+}
+
+TEST(TrainConfig, FlagsThatContradictEachOtherAreRefusedByName) {
+  const struct {
+    std::vector<std::string> args, words;
+  } cases[] = {
+      {{"--train_scope", "full"}, {"--train_scope", "--lora_r"}},
+      {{"--lora_dropout", "1"}, {"--lora_dropout 1"}},
+      {{"--epochs", "0"}, {"--epochs", "--max_steps"}},
+      {{"--beta1", "1.5"}, {"--beta1 1.5"}},
+      {{"--beta2", "1"}, {"--beta2 1"}},
+  };
+  for (const auto& c : cases) {
+    const auto text = refusal(c.args);
+    for (const auto& word : c.words)
+      EXPECT_NE(text.find(word), std::string::npos) << "no '" << word << "' in: " << text;
+  }
+}
+
+TEST(TrainConfig, LoraWithoutTargetsIsRefusedUnlessItsRankIsZero) {
+  auto config = parse({}).config;
+  config.lora_target_modules.clear();
+  const auto text = message_of<RequestError>([&] { validate(config); });
+  EXPECT_NE(text.find("--lora_target_modules is empty while --lora_r is 8"), std::string::npos) << text;
+  config.lora_r = 0;
+  EXPECT_NO_THROW(validate(config));
+}
+
+TEST(TrainConfig, WhatOnlyLooksContradictoryIsAccepted) {
+  for (const std::vector<std::string>& args : {std::vector<std::string>{"--train_scope", "full", "--lora_r", "0"},
+                                               std::vector<std::string>{"--epochs", "0", "--max_steps", "1"},
+                                               std::vector<std::string>{"--epochs", "0", "--eval_only"}}) {
+    EXPECT_EQ(refusal(args), "(nothing was thrown)") << args.front();
+  }
+}
+
+TEST(TrainConfig, ValuesOutsideTheirRangeAreRefusedByTheParser) {
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"--precision", "int8"}, std::vector<std::string>{"--train_scope", "half"},
+        std::vector<std::string>{"--lora_r", "-1"}, std::vector<std::string>{"--steps_per_epoch", "0"}}) {
+    const auto text = message_of<RequestError>([&] { parse(args); });
+    EXPECT_NE(text.find(args[0].substr(2)), std::string::npos) << text;
+  }
+}
+
+TEST(TrainConfig, FlagsOfTheReferenceThatCannotApplyAreTakenWithAWarning) {
+  EXPECT_TRUE(parse({}).outcome.warnings.empty());
+  for (const std::string name : {"local_rank", "start_epoch", "vis_save_path", "exclude_val"}) {
+    const auto warnings = parse({"--" + name, "0"}).outcome.warnings;
+    ASSERT_EQ(warnings.size(), 1U) << name;
+    EXPECT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
+  }
+}
+
+}  // namespace
+}  // namespace tessera::train

@@ -1,6 +1,7 @@
 #pragma once
 // What the tests of this room share: a small data set in ReasonSeg's layout made of the sample photographs, a
 // tokenizer, and a communicator of one rank.
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -46,6 +47,7 @@ class Solo final : public comm::Communicator {
   int rank() const noexcept override { return 0; }
   int size() const noexcept override { return 1; }
   std::string_view transport() const noexcept override { return "solo"; }
+  std::shared_ptr<void> allocate(std::size_t bytes) override { return {std::malloc(bytes), std::free}; }
   void close() override {}
 
  protected:

@@ -37,8 +37,9 @@ EvalResult run_evaluation(const EvalRequest& request, const comm::Fabric& fabric
 /// giou, ciou, masks, of all, short and long questions, and the baseline's, as one JSON object.
 std::string to_json(const EvalResult& result);
 
-/// Scores, on the split's items, the answer "the pixels that more than half of the training masks have", each mask
-/// resized to a common grid. Every rank computes its share; the result is the same on all. Collective.
+/// Scores, on the split's items, one answer to every question: the mean of the training masks, each resized to a common
+/// grid, cut at the threshold that scores best on them. The result is the same on all ranks. Throws RequestError when
+/// `train` holds no mask. Collective.
 IouSum mean_mask_baseline(const data::Shards& train, const data::Shards& split, comm::Communicator& control);
 
 }  // namespace tessera::train

@@ -1,6 +1,7 @@
 // One optimiser step of a miniature LISA, on as many ranks as this program was started with.
 #include "tessera/train/step.hpp"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/where.h>
 #include <gtest/gtest.h>
@@ -82,6 +83,24 @@ TEST_F(StepTest, TwoMicroBatchesAreOneBatchOfBothWhereverTheyRun) {
   expect_close(apart.loss, together.loss, "loss");
   expect_close(apart.loss, apart.ce_loss + apart.mask_loss, "sum of the parts");
   expect_close(apart.grad_norm, together.grad_norm, "norm of the gradient");
+}
+
+TEST_F(StepTest, GlobalMeansAreTheReferencesOnABatchThatIsAlone) {
+  const auto whole = batches(2, 2, 0, 1);
+  const at::NoGradGuard no_grad;
+  nn::ForwardContext ctx;
+  ctx.sample_keys = whole[0].sample_keys;
+  model.engine->begin_step(false);
+  model.engine->begin_pass(shard::Pass::free_order);
+  const auto own = model.model->forward(whole[0], *model.engine, ctx);  // divides by the batch's own counts
+  model.engine->end_pass();
+  model.engine->end_step();
+  auto still = optimizer(0.0);
+  at::AutoGradMode with_grad(true);
+  const auto metrics = step(still, whole);
+  expect_close(metrics.ce_loss, own.ce_loss.item<double>(), "ce");
+  expect_close(metrics.mask_bce_loss, own.mask_bce_loss.item<double>(), "bce");
+  expect_close(metrics.mask_dice_loss, own.mask_dice_loss.item<double>(), "dice");
 }
 
 TEST_F(StepTest, WithMicroBatchNormalisationEachMicroBatchCountsAlike) {

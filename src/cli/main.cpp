@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::array kCommands{
     Command{"prepare", "turn data sets into HDF5 shards", run_prepare},
+    Command{"inspect", "what prepared shards hold", run_inspect},
     Command{"train", "train a model on MPI ranks, sharded", run_train},
     Command{"eval", "gIoU and cIoU of a model on prepared data", run_eval},
     Command{"tokenize", "token ids of texts", run_tokenize},

@@ -13,6 +13,8 @@
 #include "tessera/comm/agree.hpp"
 #include "tessera/comm/communicator.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/progress.hpp"
+#include "tessera/core/version.hpp"
 #include "tessera/data/plan.hpp"
 #include "tessera/data/shard_file.hpp"
 #include "tessera/text/image_tokens.hpp"
@@ -45,12 +47,13 @@ struct Work {
 /// The settings that determine what is written, as flags.
 std::string content_settings(const PrepareConfig& config) {
   return fmt::format(
-      "--dataset {} --sem_seg_data {} --vqa_data {} --reason_seg_data {} --val_dataset {} --explanatory {} "
+      "--dataset {} --sem_seg_data {} --refer_seg_data {} --vqa_data {} --reason_seg_data {} --val_dataset {} "
+      "--explanatory {} "
       "--num_classes_per_sample {} --part_union {} --polygon_slack {} --conv_type {} --model_max_length {} "
       "--use_mm_start_end {} --shard_mib {} --draws {} --seed {}",
-      config.dataset, config.sem_seg_data, config.vqa_data, config.reason_seg_data, config.val_dataset,
-      config.explanatory, config.num_classes_per_sample, config.part_union, config.polygon_slack, config.conv_type,
-      config.model_max_length, config.use_mm_start_end, config.shard_mib, config.draws, config.seed);
+      config.dataset, config.sem_seg_data, config.refer_seg_data, config.vqa_data, config.reason_seg_data,
+      config.val_dataset, config.explanatory, config.num_classes_per_sample, config.part_union, config.polygon_slack,
+      config.conv_type, config.model_max_length, config.use_mm_start_end, config.shard_mib, config.draws, config.seed);
 }
 
 ShardHeader make_header(const PrepareConfig& config, const text::Tokenizer& tokenizer) {
@@ -67,7 +70,7 @@ ShardHeader make_header(const PrepareConfig& config, const text::Tokenizer& toke
   header.eos_id = tokenizer.eos_id().value_or(-1);
   header.use_mm_start_end = config.use_mm_start_end;
   header.seed = config.seed;
-  header.made_by = fmt::format("tessera {} prepare {}", TESSERA_VERSION, content_settings(config));
+  header.made_by = fmt::format("tessera {} prepare {}", version_string(), content_settings(config));
   return header;
 }
 
@@ -82,7 +85,6 @@ void check_settings(const PrepareConfig& config) {
 }
 
 Work plan_work(const PrepareConfig& config) {
-  check_settings(config);
   auto tokenizer = text::load_tokenizer(config.version, text::lisa_rules(config.use_mm_start_end));
   auto header = make_header(config, tokenizer);
   Work work{std::move(tokenizer), &text::find_template(config.conv_type), std::move(header), {}};
@@ -120,12 +122,13 @@ class Preparation {
     if (!config_.check) comm::on_rank_zero(comm_, [&] { claim_folder(); });
     auto tasks = list_tasks();
     std::vector<ShardSummary> mine;
+    start_progress(tasks);
     comm::on_every_rank(comm_, [&] {
       for (std::size_t i = 0; i < tasks.size(); ++i) {
-        if (static_cast<int>(i % static_cast<std::size_t>(comm_.size())) == comm_.rank())
-          mine.push_back(make(tasks[i]));
+        if (is_mine(i)) mine.push_back(make(tasks[i]));
       }
     });
+    progress_.reset();
     collect(tasks, mine);
     report();
     finish(tasks);
@@ -137,6 +140,22 @@ class Preparation {
   /// Where a shard lies until all is known to be well; without --strict at once under its final name.
   fs::path written_path(const PlannedShard& shard) const {
     return folder() / (config_.strict ? shard.name + ".unpublished" : shard.name);
+  }
+
+  /// Rank 0 shows its own images, which stand for those of the other ranks.
+  void start_progress(const std::vector<Task>& tasks) {
+    std::int64_t images = 0;
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      if (is_mine(i)) images += static_cast<std::int64_t>(tasks[i].shard->units.size());
+    }
+    ProgressSettings settings;
+    settings.style = config_.quiet ? ProgressStyle::silent : progress_style(comm_.rank());
+    settings.unit = "images";
+    progress_.emplace("prepare", images, settings);
+  }
+
+  bool is_mine(std::size_t task) const {
+    return static_cast<int>(task % static_cast<std::size_t>(comm_.size())) == comm_.rank();
   }
 
   /// Refuses a folder that holds something else, and marks it as unfinished.
@@ -187,6 +206,7 @@ class Preparation {
   ShardSummary make(const Task& task) {
     if (auto summary = kept(*task.shard)) {
       summary->kept = true;
+      advance(static_cast<std::int64_t>(task.shard->units.size()));
       return *summary;
     }
     auto data = build(task);
@@ -199,7 +219,12 @@ class Preparation {
     return summarise(ShardFile(path), path, task.shard->name);
   }
 
-  ShardData build(const Task& task) const {
+  void advance(std::int64_t images) {
+    images_done_ += images;
+    progress_->update(images_done_);
+  }
+
+  ShardData build(const Task& task) {
     UnitBuilder builder;
     builder.dataset_dir = config_.dataset_dir;
     builder.readers = &task.split->readers;
@@ -228,6 +253,7 @@ class Preparation {
       const auto unit = std::move(ahead.take(1).front());
       for (const auto& skipped : unit.skipped) log_.debug("skipped: {}", skipped.problem.text());
       append_unit(data, unit);
+      advance(1);
     }
     return data;
   }
@@ -304,14 +330,16 @@ class Preparation {
     if (!config_.check && samples > 0) {
       comm::on_rank_zero(comm_, [&] { refused ? withdraw(tasks) : publish(tasks); });
     }
-    if (refused) {
-      throw RequestError("{} broken sample{}, and --strict is set; the first: {}", skipped.size(),
-                         skipped.size() == 1 ? "" : "s", skipped.front().problem.text());
-    }
-    if (samples == 0) {
-      throw RequestError("not one sample could be used; the first of {} faults: {}", skipped.size(),
-                         skipped.front().problem.text());
-    }
+    comm::on_every_rank(comm_, [&] {
+      if (refused) {
+        throw RequestError("{} broken sample{}, and --strict is set; the first: {}", skipped.size(),
+                           skipped.size() == 1 ? "" : "s", skipped.front().problem.text());
+      }
+      if (samples == 0) {
+        throw RequestError("not one sample could be used; the first of {} faults: {}", skipped.size(),
+                           skipped.empty() ? "none" : skipped.front().problem.text());
+      }
+    });
     outcome_.manifest.complete = true;
   }
 
@@ -320,6 +348,8 @@ class Preparation {
   comm::Communicator& comm_;
   const Log& log_;
   PrepareOutcome outcome_;
+  std::optional<Progress> progress_;
+  std::int64_t images_done_ = 0;
 };
 
 }  // namespace
@@ -327,13 +357,18 @@ class Preparation {
 void bind(Options& options, PrepareConfig& config) {
   const std::string data = "Data sets";
   options.add("dataset_dir", &config.dataset_dir, "folder of the data sets, in LISA's layout", {.group = data});
-  options.add("dataset", &config.dataset, "families of training data, separated by ||; empty: none", {.group = data});
+  options.add("dataset", &config.dataset,
+              "families of training data, as sem_seg||refer_seg||vqa||reason_seg; auto: those whose files are there; "
+              "empty: none",
+              {.group = data});
   options.add("reason_seg_data", &config.reason_seg_data,
               "ReasonSeg set and splits for training, as ReasonSeg|train or ReasonSeg|train_val", {.group = data});
   options.add("sem_seg_data", &config.sem_seg_data, "semantic sets for training, separated by ||", {.group = data});
   options.add("part_union", &config.part_union,
               "PACO-LVIS and Pascal-Part: the mask of a class is the union of its instances; the reference takes the "
               "one it drew",
+              {.group = data});
+  options.add("refer_seg_data", &config.refer_seg_data, "referring sets for training, separated by ||",
               {.group = data});
   options.add("vqa_data", &config.vqa_data, "LLaVA dialogues for training, a file of llava_dataset/ without .json",
               {.group = data});
@@ -362,6 +397,7 @@ void bind(Options& options, PrepareConfig& config) {
   options.add("seed", &config.seed, "of the random choices", {.group = output});
   options.add("workers", &config.workers, "threads of a rank that read, check and tokenise",
               {.group = output, .min = 1});
+  options.add("quiet", &config.quiet, "no progress bar", {.group = output});
   options.add("strict", &config.strict, "a broken sample ends the run with status 2, and nothing is written",
               {.group = output});
   options.add("check", &config.check, "read and check everything, write nothing", {.group = output});
@@ -370,8 +406,15 @@ void bind(Options& options, PrepareConfig& config) {
 PrepareOutcome run_prepare(const PrepareConfig& config, comm::Communicator& comm, const Log& log,
                            const std::string& command_line) {
   std::optional<Work> work;
-  comm::on_every_rank(comm, [&] { work.emplace(plan_work(config)); });
-  return Preparation(config, *work, comm, log).run(command_line);
+  PrepareConfig found;
+  comm::on_every_rank(comm, [&] {
+    check_settings(config);
+    std::vector<std::string> left_out;
+    found = with_sets_found(config, left_out);
+    for (const auto& set : left_out) log.info("left out: {}", set);
+    work.emplace(plan_work(found));
+  });
+  return Preparation(found, *work, comm, log).run(command_line);
 }
 
 }  // namespace tessera::data

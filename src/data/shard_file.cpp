@@ -125,6 +125,22 @@ SampleSizes ShardFile::sizes_of(std::int64_t sample) const {
   return sizes;
 }
 
+image::Size ShardFile::image_size(std::int64_t image) const {
+  const auto row = static_cast<std::size_t>(image);
+  return {impl_->index.image_height.at(row), impl_->index.image_width.at(row)};
+}
+
+std::int64_t ShardFile::image_bytes(std::int64_t image) const {
+  return length(impl_->index.image_bytes, image);
+}
+
+std::vector<std::int64_t> ShardFile::token_lengths() const {
+  const auto& offsets = impl_->index.conversation_ids;
+  std::vector<std::int64_t> lengths;
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) lengths.push_back(offsets[i + 1] - offsets[i]);
+  return lengths;
+}
+
 std::vector<std::string> ShardFile::skipped() const {
   std::vector<std::string> reports;
   if (!impl_->file.has("skipped")) return reports;

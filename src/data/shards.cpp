@@ -47,19 +47,6 @@ std::vector<fs::path> shards_in(const fs::path& folder) {
   return paths;
 }
 
-std::vector<fs::path> all_shards(const std::string& folders) {
-  std::vector<fs::path> paths;
-  std::size_t begin = 0;
-  while (begin <= folders.size()) {
-    const auto end = std::min(folders.find(',', begin), folders.size());
-    if (end == begin) throw RequestError("--shards '{}': a folder's name is empty", folders);
-    const auto found = shards_in(folders.substr(begin, end - begin));
-    paths.insert(paths.end(), found.begin(), found.end());
-    begin = end + 1;
-  }
-  return paths;
-}
-
 void check(const ShardFile& file, const ShardHeader& first, const ShardRequirements& requirements) {
   const auto& header = file.header();
   const auto path = file.path().string();
@@ -86,11 +73,24 @@ void check(const ShardFile& file, const ShardHeader& first, const ShardRequireme
 
 }  // namespace
 
+std::vector<fs::path> shard_paths(const std::string& folders) {
+  std::vector<fs::path> paths;
+  std::size_t begin = 0;
+  while (begin <= folders.size()) {
+    const auto end = std::min(folders.find(',', begin), folders.size());
+    if (end == begin) throw RequestError("--shards '{}': a folder's name is empty", folders);
+    const auto found = shards_in(folders.substr(begin, end - begin));
+    paths.insert(paths.end(), found.begin(), found.end());
+    begin = end + 1;
+  }
+  return paths;
+}
+
 Shards Shards::open(const std::string& folders, const std::string& split, const ShardRequirements& requirements) {
   Shards shards;
   std::set<std::string> other_splits;
   std::map<std::string, std::int32_t> source_row;
-  for (const auto& path : all_shards(folders)) {
+  for (const auto& path : shard_paths(folders)) {
     ShardFile file(path);
     if (file.header().split != split) {
       other_splits.insert(file.header().split);

@@ -8,6 +8,11 @@
 
 namespace tessera::data {
 
+/// Settings with `--dataset auto` replaced by the families, and in them the sets, whose files are there; what is not
+/// there is named in `left_out`. Other settings are returned as they are. Throws RequestError when there is nothing at
+/// all.
+PrepareConfig with_sets_found(const PrepareConfig& config, std::vector<std::string>& left_out);
+
 /// Throws RequestError: a family or a set that nobody reads, folders that are missing.
 std::vector<std::unique_ptr<Reader>> training_readers(const PrepareConfig& config);
 std::vector<std::unique_ptr<Reader>> validation_readers(const PrepareConfig& config);

@@ -19,9 +19,10 @@ namespace tessera::data {
 
 struct PrepareConfig {
   std::string dataset_dir = "./dataset";
-  std::string dataset = "reason_seg";  ///< families to train on; empty: no training samples
+  std::string dataset = "auto";  ///< families; auto: those of which anything is there; empty: no training samples
   std::string reason_seg_data = "ReasonSeg|train";
   std::string sem_seg_data = "ade20k||cocostuff||pascal_part||paco_lvis||mapillary";
+  std::string refer_seg_data = "refclef||refcoco||refcoco+||refcocog";
   std::string vqa_data = "llava_instruct_150k";
   std::string val_dataset = "ReasonSeg|val";  ///< empty: no validation samples
   double explanatory = 0.1;
@@ -37,6 +38,7 @@ struct PrepareConfig {
   std::int64_t draws = 4;
   std::int64_t seed = 42;
   std::int64_t workers = 2;
+  bool quiet = false;
   bool strict = false;
   bool check = false;
 };

@@ -70,7 +70,10 @@ class ShardFile {
   std::int64_t item_of(std::int64_t sample) const;
   std::int32_t image_of(std::int64_t sample) const;
   SampleSizes sizes_of(std::int64_t sample) const;
-  std::vector<std::string> skipped() const;  ///< JSON objects
+  image::Size image_size(std::int64_t image) const;
+  std::int64_t image_bytes(std::int64_t image) const;  ///< encoded
+  std::vector<std::int64_t> token_lengths() const;     ///< of every conversation
+  std::vector<std::string> skipped() const;            ///< JSON objects
 
   /// Throws RunError naming file and sample when the image does not have its recorded digest, or a run-length text is
   /// broken.

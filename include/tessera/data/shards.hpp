@@ -12,9 +12,13 @@ namespace tessera::data {
 
 /// What the model that will read them needs; an empty or absent value is not checked.
 struct ShardRequirements {
-  std::string tokenizer_hash;  ///< text::Tokenizer::content_hash()
-  std::string conversation_template;
+  std::string tokenizer_hash = {};  ///< text::Tokenizer::content_hash()
+  std::string conversation_template = {};
 };
+
+/// The shard files of `folders`: folders or single .h5 files, separated by ',', each folder in order of name. Throws
+/// RequestError: nothing there, a folder that `prepare` has not finished, files that are not those of its manifest.
+std::vector<std::filesystem::path> shard_paths(const std::string& folders);
 
 class Shards {
  public:

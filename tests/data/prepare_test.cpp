@@ -79,7 +79,11 @@ TEST_F(PrepareTest, WritesConversationsAsTheTemplateAndTheTokenizerDo) {
   EXPECT_EQ(std::count(ids.begin(), ids.end(), header.seg_token_id), 1);
   const auto first =
       std::find_if(conversation.labels.begin(), conversation.labels.end(), [](auto label) { return label != -100; });
-  EXPECT_EQ(*first, header.seg_token_id);  // the answer, and it alone, is learned
+  // The answer is learned and the question is not. The reference takes one piece off for the blank after the marker;
+  // the miniature tokenizer drops that blank, so that the marker's colon is learned besides.
+  const auto seg = std::find(conversation.labels.begin(), conversation.labels.end(), header.seg_token_id);
+  ASSERT_NE(seg, conversation.labels.end());
+  EXPECT_TRUE(seg - first == 0 || seg - first == 1) << seg - first;
   EXPECT_EQ(conversation.labels.back(), header.eos_id);
 }
 
@@ -172,12 +176,6 @@ TEST_P(PrepareDamage, IsReportedAndSkippedOrUnderStrictFatal) {
   EXPECT_FALSE(fs::exists(dir_ / "strict"));
 }
 
-void replace_photo(const fs::path& path, const std::function<void(std::string&)>& change) {
-  auto bytes = read_file(path);
-  change(bytes);
-  write_file(path, bytes);
-}
-
 void halve_photo(const fs::path& train) {
   const auto bytes = read_file(train / "train4.jpg");
   write_file(train / "train4.jpg", bytes.substr(0, bytes.size() / 2));
@@ -187,6 +185,13 @@ void halve_photo(const fs::path& train) {
 Damage replaced(std::string name, std::string file, std::string content, std::string why) {
   auto harm = [file, content](const fs::path& train) { write_file(train / file, content); };
   return {std::move(name), std::move(harm), std::move(file), std::move(why)};
+}
+
+/// The same where the fault shows only when the sample is tokenised, and is then the image's.
+Damage replaced_naming(std::string name, const std::string& file, const std::string& content, std::string named,
+                       std::string why) {
+  auto harm = [file, content](const fs::path& train) { write_file(train / file, content); };
+  return {std::move(name), std::move(harm), std::move(named), std::move(why)};
 }
 
 Damage removed(std::string name, std::string file, std::string why) {
@@ -208,7 +213,8 @@ INSTANTIATE_TEST_SUITE_P(Kinds, PrepareDamage,
                                            removed("json_missing", "train4.json", "missing"),
                                            replaced("json_empty", "train4.json", "", "empty"),
                                            replaced("polygon_outside", "train4.json", kOutside, "outside the image"),
-                                           replaced("text_with_end_marker", "train4.json", kEndMarker, "</s>")),
+                                           replaced_naming("text_with_end_marker", "train4.json", kEndMarker,
+                                                           "train4.jpg: text", "answer marker")),
                          [](const auto& test) { return test.param.name; });
 
 TEST_F(PrepareTest, TakesTheDataSetsThatAreThereUnlessTheyAreNamed) {

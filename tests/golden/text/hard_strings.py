@@ -40,6 +40,7 @@ def fixed():
         "[INST] <<SYS>>\nYou are\n<</SYS>>\n\nhi [/INST] yes </s><s>[INST] again [/INST]", "<s>[INST] x [/INST] y </s>",
         "Sure, it is [SEG] . And [SEG] , too !", "a  [SEG]  b", "a\u00a0[SEG]\u00a0b", "a\u3000[SEG]\u3000b", "a\u200b[SEG]\u200bb", "a\n[SEG]\nb",
         "end.</s>\nUSER: x", "<im_start><image><im_end>\n<im_start><image><im_end>", "do n't , I 'm ' ok ' !", "wait . . . what ?",
+        "a<im_start> b", "a <im_start> b", "a <im_start>b", "\u00e9<im_start>", "cafe\u0301 caf\u00e9s xcaf\u00e9", "seg a seg, segs  seg",
     ]
     return s
 

@@ -97,7 +97,8 @@ BuiltUnit UnitBuilder::build(const WorkUnit& unit) const {
     } catch (const BrokenSample& broken) {
       skip(at, broken.problem());
     } catch (const RequestError& error) {
-      skip(at, {(dataset_dir / unit.image).string(), "", error.what()});
+      // The text room names the item; the message says what in it does not fit.
+      skip(at, {(dataset_dir / unit.image).string(), "text", error.what()});
     }
   }
   return built;

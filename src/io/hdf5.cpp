@@ -170,6 +170,7 @@ H5Dataset H5File::create_dataset(const std::string& name, H5Type type, H5Layout 
   const H5Handle space = h5_own<H5Sclose>(H5Screate_simple(1, &none, &unlimited));
   const H5Handle creation = h5_own<H5Pclose>(H5Pcreate(H5P_DATASET_CREATE));
   H5Pset_chunk(creation.get(), 1, &chunk);
+  H5Pset_obj_track_times(creation.get(), false);  // equal content gives equal bytes, whenever it is written
   if (layout.deflate > 0) {
     H5Pset_shuffle(creation.get());
     H5Pset_deflate(creation.get(), static_cast<unsigned>(layout.deflate));

@@ -10,7 +10,7 @@ namespace tessera::data::toy {
 namespace fs = std::filesystem;
 
 fs::path model_folder() {
-  return fs::path(TESSERA_SOURCE_DIR) / "tests/data/toy_model";
+  return fs::path(TESSERA_SOURCE_DIR) / "launch/toy/lisa";
 }
 
 namespace {
@@ -72,6 +72,7 @@ PrepareConfig small_config(const fs::path& root, const fs::path& output) {
   config.version = model_folder().string();
   config.output_dir = output.string();
   config.draws = 3;
+  config.quiet = true;
   return config;
 }
 

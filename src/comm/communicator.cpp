@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
-#include <functional>
+#include <new>
 
 #include "tessera/comm/flight.hpp"
 #include "tessera/comm/schedule_check.hpp"
@@ -87,7 +88,8 @@ void Communicator::check_alias(const Call& call, ConstBuffer shard, ConstBuffer 
 void Communicator::count(const Call& call) {
   const std::int64_t bytes = call.count * static_cast<std::int64_t>(size_of(call.type));
   const std::int64_t ranks = size();
-  Traffic& traffic = counters_[std::string(name_of(call.operation))];
+  const auto kind = call.operation == Operation::reduce_scatter_add ? Operation::reduce_scatter : call.operation;
+  Traffic& traffic = counters_[std::string(name_of(kind))];
   ++traffic.calls;
   if (ranks == 1) return;
   if (call.operation == Operation::broadcast) {
@@ -125,6 +127,20 @@ Pending Communicator::start_reduce_scatter(ConstBuffer full, Buffer shard, Reduc
   return Pending(do_reduce_scatter(full, shard, op, begin(call)));
 }
 
+Pending Communicator::start_reduce_scatter_add(ConstBuffer full, Buffer acc) {
+  const Call call{Operation::reduce_scatter_add, full.count, full.type};
+  check_memory(call, acc.data, acc.count);
+  check_memory(call, full.data, full.count);
+  check_alias(call, acc, full);
+  const auto* slot = static_cast<const std::byte*>(full.data) +
+                     static_cast<std::size_t>(acc.count) * size_of(acc.type) * static_cast<std::size_t>(rank());
+  if (acc.count > 0 && acc.data == slot) refuse(call, "the accumulator lies in full");
+  if (full.type != DType::f32 && full.type != DType::f64 && full.type != DType::i64) {
+    refuse(call, "a sum over rounds needs f32, f64 or i64: it would be rounded at every round");
+  }
+  return Pending(do_reduce_scatter_add(full, acc, begin(call)));
+}
+
 Pending Communicator::start_all_reduce(Buffer data, ReduceOp op) {
   const Call call{Operation::all_reduce, data.count, data.type, op};
   check_memory(call, data.data, data.count);
@@ -141,6 +157,11 @@ Pending Communicator::start_broadcast(Buffer data, int root) {
 
 void Communicator::barrier() {
   do_barrier(begin(Call{Operation::barrier}));
+}
+
+std::shared_ptr<void> Communicator::allocate(std::size_t bytes) {
+  constexpr std::align_val_t kPage{4096};
+  return {::operator new(std::max<std::size_t>(bytes, 1), kPage), [](void* p) { ::operator delete(p, kPage); }};
 }
 
 std::unique_ptr<Communicator> Communicator::split(int color, int key, std::string_view name) {

@@ -9,7 +9,7 @@
 namespace tessera::comm {
 
 /// Raised whenever this class, Communicator or FlightRing changes; the loader refuses another one.
-inline constexpr int kCudaPluginVersion = 1;
+inline constexpr int kCudaPluginVersion = 2;
 
 class CudaPlugin {
  public:

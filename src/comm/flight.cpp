@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <ostream>
+#include <span>
 
 #include "tessera/core/error.hpp"
 
@@ -62,12 +63,13 @@ std::vector<FlightEntry> FlightRing::entries() const {
   return all;
 }
 
-void FlightRing::dump(std::ostream& out) const {
+void FlightRing::dump(std::ostream& out, std::size_t most) const {
   const auto now = FlightEntry::Clock::now();
   const auto ms = [](FlightEntry::Clock::duration span) {
     return std::chrono::duration<double, std::milli>(span).count();
   };
-  for (const FlightEntry& entry : entries()) {
+  const auto all = entries();
+  for (const FlightEntry& entry : std::span(all).last(std::min(most, all.size()))) {
     out << fmt::format("{:>8} {}, started {:.1f} ms ago, ", entry.id, describe(entry), ms(now - entry.started));
     out << (entry.running() ? std::string("running\n")
                             : fmt::format("took {:.3f} ms\n", ms(entry.finished - entry.started)));

@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <new>
-
 #include "comm/mpi_check.hpp"
 #include "tessera/comm/mpi.hpp"
 #include "tessera/core/error.hpp"
@@ -32,6 +29,7 @@ MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiEngine> engine, std::shared_
   place_.comm = comm;
   place_.max_message_bytes = engine_->options().max_message_bytes;
   place_.segment_bytes = engine_->options().segment_bytes;
+  place_.scratch_bytes = engine_->options().scratch_bytes;
   engine_->locked([&] {
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     check_mpi(MPI_Comm_rank(comm, &place_.rank), 0, 0, name, "MPI_Comm_rank");
@@ -64,6 +62,11 @@ Communicator::StatePtr MpiCommunicator::do_all_gather(ConstBuffer shard, Buffer 
 Communicator::StatePtr MpiCommunicator::do_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op, Ticket ticket) {
   return std::make_unique<MpiState>(
       engine_, start([&] { return make_reduce_scatter(place_, full, shard, op, ticket); }, ticket));
+}
+
+Communicator::StatePtr MpiCommunicator::do_reduce_scatter_add(ConstBuffer full, Buffer acc, Ticket ticket) {
+  return std::make_unique<MpiState>(engine_,
+                                    start([&] { return make_reduce_scatter_add(place_, full, acc, ticket); }, ticket));
 }
 
 Communicator::StatePtr MpiCommunicator::do_all_reduce(Buffer data, ReduceOp op, Ticket ticket) {
@@ -99,11 +102,6 @@ std::unique_ptr<Communicator> MpiCommunicator::do_split(int color, int key, std:
   });
   ticket.finish();
   return std::make_unique<MpiCommunicator>(engine_, flight(), part, name);
-}
-
-std::shared_ptr<void> MpiCommunicator::allocate(std::size_t bytes) {
-  constexpr std::align_val_t kPage{4096};
-  return {::operator new(std::max<std::size_t>(bytes, 1), kPage), [](void* p) { ::operator delete(p, kPage); }};
 }
 
 void MpiCommunicator::close() {

@@ -16,12 +16,12 @@ class MpiCommunicator final : public Communicator {
   int size() const noexcept override { return place_.size; }
   std::string_view transport() const noexcept override { return "mpi"; }
   void progress() override { engine_->progress(); }
-  std::shared_ptr<void> allocate(std::size_t bytes) override;
   void close() override;
 
  protected:
   StatePtr do_all_gather(ConstBuffer shard, Buffer full, Ticket ticket) override;
   StatePtr do_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op, Ticket ticket) override;
+  StatePtr do_reduce_scatter_add(ConstBuffer full, Buffer acc, Ticket ticket) override;
   StatePtr do_all_reduce(Buffer data, ReduceOp op, Ticket ticket) override;
   StatePtr do_broadcast(Buffer data, int root, Ticket ticket) override;
   void do_barrier(Ticket ticket) override;

@@ -72,9 +72,13 @@ Step MpiEngine::test(MpiOp& op) {
   return op.done ? Step::done : std::min(most, Step::moved);
 }
 
+/// One look at MPI takes in only part of what has arrived, so it looks until nothing comes a few times in a row.
 void MpiEngine::progress() {
+  constexpr int kIdleLooks = 4;
   const std::lock_guard lock(mutex_);
-  if (!active_.empty()) advance_all();
+  for (int idle = 0; idle < kIdleLooks && !active_.empty();) {
+    idle = advance_all() == Step::idle ? idle + 1 : 0;
+  }
 }
 
 void MpiEngine::wait(MpiOp& op) {

@@ -78,16 +78,26 @@ void post_gather(Messages& messages, const MpiPlace& place, const Slots& slots, 
 
 /// Pairwise exchange in segments with a local reduction in rank order. At most kWindow segments are under way, so
 /// scratch is kWindow * (size-1) segments whatever the count. All ranks walk through the same segment numbers; a rank
-/// whose slot is shorter has empty messages at the end, which are not sent.
+/// whose slot is shorter has empty messages at the end, which are not sent. With `accumulate`, what `out` holds is the
+/// first term of each sum.
 class ReducePhase {
  public:
   ReducePhase(const MpiPlace& place, const Slots& slots, const std::byte* full, std::byte* out, DType type, ReduceOp op,
-              const std::string& what)
-      : place_(place), slots_(slots), full_(full), out_(out), type_(type), op_(op), width_(width_of(type)) {
+              const std::string& what, bool accumulate = false)
+      : place_(place),
+        slots_(slots),
+        full_(full),
+        out_(out),
+        type_(type),
+        op_(op),
+        accumulate_(accumulate),
+        width_(width_of(type)) {
     segment_ = std::max<std::int64_t>(1, std::min(place.segment_bytes, place.max_message_bytes) / width_);
     segment_ = std::min(segment_, std::max<std::int64_t>(1, slots.stride));
     segments_ = (slots.stride + segment_ - 1) / segment_;
-    const auto windows = static_cast<std::size_t>(std::min<std::int64_t>(kWindow, segments_));
+    const std::int64_t fit = place.scratch_bytes / (segment_ * width_ * std::max(1, place.size - 1));
+    window_count_ = std::clamp<std::int64_t>(fit, 2, 64);
+    const auto windows = static_cast<std::size_t>(std::min(window_count_, segments_));
     windows_ = std::vector<Messages>(windows, Messages(place_, what));
     const std::int64_t own = std::min(segment_, slots.length(place.rank));
     scratch_stride_ = own * width_;
@@ -98,7 +108,7 @@ class ReducePhase {
   Step advance() {
     const std::int64_t before = reduced_;
     while (reduced_ < segments_) {
-      while (posted_ < segments_ && posted_ - reduced_ < kWindow) post(posted_++);
+      while (posted_ < segments_ && posted_ - reduced_ < window_count_) post(posted_++);
       if (!window(reduced_).done()) return reduced_ > before ? Step::moved : Step::idle;
       reduce(reduced_++);
     }
@@ -106,10 +116,9 @@ class ReducePhase {
   }
 
  private:
-  static constexpr std::int64_t kWindow = 2;
   static std::int64_t width_of(DType type) { return static_cast<std::int64_t>(size_of(type)); }
 
-  Messages& window(std::int64_t segment) { return windows_[static_cast<std::size_t>(segment % kWindow)]; }
+  Messages& window(std::int64_t segment) { return windows_[static_cast<std::size_t>(segment % window_count_)]; }
   std::int64_t length(int slot, std::int64_t segment) const {
     return std::clamp<std::int64_t>(slots_.length(slot) - segment * segment_, 0, segment_);
   }
@@ -118,7 +127,7 @@ class ReducePhase {
   }
   std::byte* scratch(int source, std::int64_t segment) {
     const int index = source < place_.rank ? source : source - 1;
-    return scratch_.get() + ((segment % kWindow) * (place_.size - 1) + index) * scratch_stride_;
+    return scratch_.get() + ((segment % window_count_) * (place_.size - 1) + index) * scratch_stride_;
   }
 
   void post(std::int64_t segment) {
@@ -137,11 +146,12 @@ class ReducePhase {
   void reduce(std::int64_t segment) {
     const std::int64_t own = length(place_.rank, segment);
     if (own == 0) return;
-    std::vector<const void*> sources(static_cast<std::size_t>(place_.size));
-    for (int r = 0; r < place_.size; ++r) {
-      sources[static_cast<std::size_t>(r)] = r == place_.rank ? at(r, segment) : scratch(r, segment);
-    }
-    reduce_in_order(type_, op_, sources, out_ + segment * segment_ * width_, own);
+    std::byte* out = out_ + segment * segment_ * width_;
+    std::vector<const void*> sources;
+    sources.reserve(static_cast<std::size_t>(place_.size) + 1);
+    if (accumulate_) sources.push_back(out);
+    for (int r = 0; r < place_.size; ++r) sources.push_back(r == place_.rank ? at(r, segment) : scratch(r, segment));
+    reduce_in_order(type_, op_, sources, out, own);
   }
 
   const MpiPlace& place_;
@@ -150,9 +160,11 @@ class ReducePhase {
   std::byte* out_;
   DType type_;
   ReduceOp op_;
+  bool accumulate_;
   std::int64_t width_;
   std::int64_t segment_ = 0;   // elements
   std::int64_t segments_ = 0;  // of a full slot
+  std::int64_t window_count_ = 2;
   std::int64_t posted_ = 0;
   std::int64_t reduced_ = 0;
   std::vector<Messages> windows_;
@@ -182,10 +194,10 @@ class AllGather final : public OpBase {
 
 class ReduceScatter final : public OpBase {
  public:
-  ReduceScatter(const MpiPlace& place, ConstBuffer full, Buffer shard, ReduceOp op, Ticket ticket)
+  ReduceScatter(const MpiPlace& place, ConstBuffer full, Buffer shard, ReduceOp op, bool accumulate, Ticket ticket)
       : OpBase(place, std::move(ticket)),
         phase_(place_, {shard.count, full.count}, static_cast<const std::byte*>(full.data),
-               static_cast<std::byte*>(shard.data), full.type, op, ticket_.what()) {}
+               static_cast<std::byte*>(shard.data), full.type, op, ticket_.what(), accumulate) {}
   Step advance() override {
     const Step step = phase_.advance();
     return step == Step::done ? finished() : step;
@@ -289,7 +301,11 @@ std::shared_ptr<MpiOp> make_all_gather(const MpiPlace& place, ConstBuffer shard,
 
 std::shared_ptr<MpiOp> make_reduce_scatter(const MpiPlace& place, ConstBuffer full, Buffer shard, ReduceOp op,
                                            Ticket ticket) {
-  return std::make_shared<ReduceScatter>(place, full, shard, op, std::move(ticket));
+  return std::make_shared<ReduceScatter>(place, full, shard, op, false, std::move(ticket));
+}
+
+std::shared_ptr<MpiOp> make_reduce_scatter_add(const MpiPlace& place, ConstBuffer full, Buffer acc, Ticket ticket) {
+  return std::make_shared<ReduceScatter>(place, full, acc, ReduceOp::sum, true, std::move(ticket));
 }
 
 std::shared_ptr<MpiOp> make_all_reduce(const MpiPlace& place, Buffer data, ReduceOp op, Ticket ticket) {

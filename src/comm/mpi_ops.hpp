@@ -25,6 +25,7 @@ struct MpiPlace {
   int tag = 0;
   std::int64_t max_message_bytes = 0;
   std::int64_t segment_bytes = 0;
+  std::int64_t scratch_bytes = 0;
 };
 
 /// How the elements of a buffer fall to the ranks: slot r holds [offset(r), offset(r) + length(r)).
@@ -63,6 +64,7 @@ class Messages {
 std::shared_ptr<MpiOp> make_all_gather(const MpiPlace& place, ConstBuffer shard, Buffer full, Ticket ticket);
 std::shared_ptr<MpiOp> make_reduce_scatter(const MpiPlace& place, ConstBuffer full, Buffer shard, ReduceOp op,
                                            Ticket ticket);
+std::shared_ptr<MpiOp> make_reduce_scatter_add(const MpiPlace& place, ConstBuffer full, Buffer acc, Ticket ticket);
 std::shared_ptr<MpiOp> make_all_reduce(const MpiPlace& place, Buffer data, ReduceOp op, Ticket ticket);
 std::shared_ptr<MpiOp> make_broadcast(const MpiPlace& place, Buffer data, int root, Ticket ticket);
 std::shared_ptr<MpiOp> make_barrier(const MpiPlace& place, Ticket ticket);

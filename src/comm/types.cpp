@@ -56,6 +56,8 @@ std::string_view name_of(Operation operation) noexcept {
       return "all_gather";
     case Operation::reduce_scatter:
       return "reduce_scatter";
+    case Operation::reduce_scatter_add:
+      return "reduce_scatter_add";
     case Operation::all_reduce:
       return "all_reduce";
     case Operation::broadcast:
@@ -74,7 +76,8 @@ std::string describe(const Call& call) {
     case Operation::split:
       return std::string(name_of(call.operation));
     case Operation::all_gather:
-      return fmt::format("all_gather of {} {}", call.count, name_of(call.type));
+    case Operation::reduce_scatter_add:
+      return fmt::format("{} of {} {}", name_of(call.operation), call.count, name_of(call.type));
     case Operation::broadcast:
       return fmt::format("broadcast of {} {} from rank {}", call.count, name_of(call.type), call.root);
     case Operation::reduce_scatter:

@@ -31,6 +31,7 @@ class Bench {
       fmt::print("{:<40} {:>8} {:>10} {:>12} {:>10}\n", "operation", "MiB", "us", "alg GB/s", "bus GB/s");
     }
     for (const std::int64_t kib : {16, 1024, 4096, 16384, 65536}) sizes(kib * 1024);
+    overlap();
   }
 
   std::int64_t segment_kib = 0;
@@ -101,6 +102,57 @@ class Bench {
            [&] { MPI_Bcast(full.data(), static_cast<int>(total), MPI_FLOAT, 0, MPI_COMM_WORLD); });
     report("broadcast", bytes, 0, [&] { comm_->broadcast(full_buffer, 0); });
     std::fill(full.begin(), full.end(), 1.0F);
+  }
+
+  /// What is left to wait for after compute as long as twice the collective, without and with calls of progress() in
+  /// it.
+  void overlap() {
+    const std::int64_t n = std::int64_t{8} * 1024 * 1024 / env_.size();
+    std::vector<float> full(static_cast<std::size_t>(n * env_.size()), 1.0F);
+    std::vector<float> shard(static_cast<std::size_t>(n), 1.0F);
+    const Buffer all{full.data(), n * env_.size(), DType::f32};
+    const Buffer own{shard.data(), n, DType::f32};
+    const auto start = [&](bool gather) {
+      return gather ? comm_->start_all_gather(own, all) : comm_->start_reduce_scatter(all, own, ReduceOp::sum);
+    };
+    if (root()) fmt::print("{:<40} {:>10} {:>12} {:>12}\n", "overlap, 32 MiB", "alone ms", "compute ms", "left ms");
+    for (const bool gather : {true, false}) {
+      for (const int pieces : {1, 4, 32}) {
+        double alone = 0;
+        double computed = 0;
+        double left = 1e9;
+        for (int round = 0; round < 5; ++round) {
+          MPI_Barrier(MPI_COMM_WORLD);
+          const double t0 = MPI_Wtime();
+          start(gather).wait();
+          MPI_Barrier(MPI_COMM_WORLD);
+          alone = MPI_Wtime() - t0;
+          const double t1 = MPI_Wtime();
+          Pending pending = start(gather);
+          for (int piece = 0; piece < pieces; ++piece) {
+            compute(2 * alone / pieces);
+            if (pieces > 1) comm_->progress();
+          }
+          const double t2 = MPI_Wtime();
+          pending.wait();
+          computed = t2 - t1;
+          left = std::min(left, MPI_Wtime() - t2);
+        }
+        if (root()) {
+          fmt::print(
+              "{:<40} {:>10.1f} {:>12.1f} {:>12.1f}\n",
+              fmt::format("{}, {} progress calls", gather ? "all_gather" : "reduce_scatter", pieces > 1 ? pieces : 0),
+              alone * 1e3, computed * 1e3, left * 1e3);
+        }
+      }
+    }
+  }
+
+  static void compute(double seconds) {
+    volatile double x = 1;
+    for (const double end = MPI_Wtime() + seconds; MPI_Wtime() < end;) {
+      for (int i = 0; i < 1000; ++i) x = x * 1.0000001;
+    }
   }
 
   MpiEnv env_;

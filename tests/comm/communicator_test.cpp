@@ -41,12 +41,12 @@ class NotedCommunicator final : public Communicator {
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
   std::string_view transport() const noexcept override { return "noted"; }
-  std::shared_ptr<void> allocate(std::size_t) override { return nullptr; }
   void close() override {}
 
  protected:
   StatePtr do_all_gather(ConstBuffer, Buffer, Ticket ticket) override { return note(ticket); }
   StatePtr do_reduce_scatter(ConstBuffer, Buffer, ReduceOp, Ticket ticket) override { return note(ticket); }
+  StatePtr do_reduce_scatter_add(ConstBuffer, Buffer, Ticket ticket) override { return note(ticket); }
   StatePtr do_all_reduce(Buffer, ReduceOp, Ticket ticket) override { return note(ticket); }
   StatePtr do_broadcast(Buffer, int, Ticket ticket) override { return note(ticket); }
   void do_barrier(Ticket ticket) override { note(ticket); }

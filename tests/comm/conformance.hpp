@@ -223,6 +223,58 @@ TEST_P(Conformance, ReduceScatterWritesIntoTheRanksOwnSlot) {
   }
 }
 
+/// Contribution m to element i: of magnitudes so different that another order of summation gives other bits.
+inline double uneven(std::int64_t m, std::int64_t i) {
+  const double x = std::sin(static_cast<double>(3 * m + 1) * static_cast<double>(i + 1));
+  return std::ldexp(x, static_cast<int>((5 * m + i) % 23));
+}
+
+TEST_P(Conformance, ReduceScatterAddIsTheSequentialSumOverRoundsAndRanks) {
+  constexpr std::int64_t contributions = 7;  // the last round of 2, 3 or 4 ranks is not full
+  for (const DType type : {DType::f32, DType::f64, DType::i64}) {
+    for (const std::int64_t n : kCounts) {
+      SCOPED_TRACE(testing::Message() << name_of(type) << " n=" << n);
+      const auto at = [&](std::int64_t m, std::int64_t i) { return m < contributions ? uneven(m, i) : 0.0; };
+      const Array acc = array(type, std::vector<double>(static_cast<std::size_t>(n)));
+      for (std::int64_t first = 0; first < contributions; first += size()) {
+        std::vector<double> mine(static_cast<std::size_t>(n * size()));
+        for (std::int64_t i = 0; i < n * size(); ++i) mine[static_cast<std::size_t>(i)] = at(first + rank(), i);
+        const Array full = array(type, mine);
+        comm().reduce_scatter_add(full.buffer(), acc.buffer());
+        ASSERT_EQ(full.bytes(), encode(type, mine)) << "full is only read";
+      }
+      std::vector<double> want(static_cast<std::size_t>(n));
+      for (std::int64_t i = 0; i < n; ++i) {
+        double& sum = want[static_cast<std::size_t>(i)];
+        for (std::int64_t m = 0; m < contributions; ++m) {
+          const double term = decode(type, encode(type, {at(m, rank() * n + i)}))[0];
+          sum =
+              type == DType::f32 ? static_cast<double>(static_cast<float>(sum) + static_cast<float>(term)) : sum + term;
+        }
+      }
+      ASSERT_EQ(acc.bytes(), encode(type, want));
+    }
+  }
+}
+
+TEST_P(Conformance, ReduceScatterAddStartsFromWhatTheAccumulatorHolds) {
+  constexpr std::int64_t n = 300007;  // several segments, two calls in flight on accumulators of their own
+  const Array full = array(DType::f32, values_of(rank(), n * size()));
+  const Array a = array(DType::f32, std::vector<double>(static_cast<std::size_t>(n), 5));
+  const Array b = array(DType::f32, std::vector<double>(static_cast<std::size_t>(n), -2));
+  Pending first = comm().start_reduce_scatter_add(full.buffer(), a.buffer());
+  Pending second = comm().start_reduce_scatter_add(full.buffer(), b.buffer());
+  second.wait();
+  first.wait();
+  const auto got_a = a.values();
+  const auto got_b = b.values();
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double sum = expected(size(), rank() * n + i, ReduceOp::sum);
+    ASSERT_EQ(got_a[static_cast<std::size_t>(i)], sum + 5);
+    ASSERT_EQ(got_b[static_cast<std::size_t>(i)], sum - 2);
+  }
+}
+
 TEST_P(Conformance, AllReduceReducesInPlace) {
   for (const DType type : kNumbers) {
     for (const ReduceOp op : kOps) {
@@ -337,6 +389,8 @@ TEST_P(Conformance, CountersFollowTheBandwidthOptimalCount) {
   comm().all_gather(shard.buffer(), full.buffer());
   comm().all_gather(shard.buffer(), full.buffer());
   comm().reduce_scatter(full.buffer(), shard.buffer());
+  const Array sum = array(DType::f32, values_of(rank(), n));
+  comm().reduce_scatter_add(full.buffer(), sum.buffer());
   comm().all_reduce(shard.buffer());
   comm().broadcast(shard.buffer(), 0);
   comm().barrier();
@@ -345,8 +399,9 @@ TEST_P(Conformance, CountersFollowTheBandwidthOptimalCount) {
   EXPECT_EQ(counters.at("all_gather").calls, 2);
   EXPECT_EQ(counters.at("all_gather").sent, 2 * (w - 1) * full_bytes / w);
   EXPECT_EQ(counters.at("all_gather").received, 2 * (w - 1) * full_bytes / w);
-  EXPECT_EQ(counters.at("reduce_scatter").sent, (w - 1) * full_bytes / w);
-  EXPECT_EQ(counters.at("reduce_scatter").received, (w - 1) * full_bytes / w);
+  EXPECT_EQ(counters.at("reduce_scatter").calls, 2);  // the sum over rounds is one of them
+  EXPECT_EQ(counters.at("reduce_scatter").sent, 2 * (w - 1) * full_bytes / w);
+  EXPECT_EQ(counters.at("reduce_scatter").received, 2 * (w - 1) * full_bytes / w);
   EXPECT_EQ(counters.at("all_reduce").sent, 2 * (w - 1) * n * 4 / w);
   EXPECT_EQ(counters.at("all_reduce").received, 2 * (w - 1) * n * 4 / w);
   EXPECT_EQ(counters.at("broadcast").sent, rank() == 0 && w > 1 ? n * 4 : 0);
@@ -378,7 +433,10 @@ TEST_P(Conformance, RefusesArgumentsThatContradictEachOther) {
   EXPECT_THROW(comm().broadcast(a.buffer(), -1), RunError);
   auto* own = static_cast<float*>(whole.data) + 8 * rank();
   EXPECT_THROW(comm().reduce_scatter(whole, {own + 1, 8, DType::f32}), RunError);  // overlaps, but not the slot
-  comm().all_gather(a.buffer(), whole);                                            // and nothing was left half done
+  EXPECT_THROW(comm().reduce_scatter_add(whole, {own, 8, DType::f32}), RunError);  // the slot cannot be the sum too
+  EXPECT_THROW(comm().reduce_scatter_add({whole.data, 8 * size(), DType::bf16}, {a.buffer().data, 8, DType::bf16}),
+               RunError);
+  comm().all_gather(a.buffer(), whole);  // and nothing was left half done
 }
 
 }  // namespace tessera::comm::conformance

@@ -32,6 +32,26 @@ TEST_F(FabricTest, RankAndSizeAreThoseOfTheJob) {
   EXPECT_EQ(fabric.size(), size);
 }
 
+TEST_F(FabricTest, IsOneNodeUnlessItHasTheGroupsOfSeveral) {
+  const auto fabric = Fabric::on_host(*comm);
+  EXPECT_EQ(fabric.nodes(), 1);
+  EXPECT_EQ(fabric.node(), 0);
+  EXPECT_EQ(fabric.node_size(), comm->size());
+  EXPECT_EQ(fabric.node_rank(), comm->rank());
+}
+
+TEST_F(FabricTest, NodesAreThoseOfTheirGroups) {
+  const auto node = comm->split(comm->rank(), 0, "node");  // a node for every rank
+  const auto cross = comm->split(0, comm->rank(), "cross");
+  const Fabric fabric{comm.get(), comm.get(), comm.get(), node.get(), cross.get()};
+  EXPECT_EQ(fabric.nodes(), comm->size());
+  EXPECT_EQ(fabric.node(), comm->rank());
+  EXPECT_EQ(fabric.node_size(), 1);
+  EXPECT_EQ(fabric.node_rank(), 0);
+  cross->close();
+  node->close();
+}
+
 TEST_F(FabricTest, RankAndSizeAreTheControlGroupsWhateverTheOthersAre) {
   const auto alone = comm->split(comm->rank(), 0, "alone");
   const Fabric fabric{comm.get(), alone.get(), alone.get()};

@@ -41,6 +41,10 @@ TEST(FlightRing, DumpNamesWhatRunsAndWhatFinished) {
   EXPECT_NE(out.str().find("a name longer t: broadcast of 3 i64 from rank 1, sequence 1"), std::string::npos)
       << out.str();
   EXPECT_NE(out.str().find("running"), std::string::npos);
+  std::ostringstream last;
+  ring.dump(last, 1);
+  EXPECT_EQ(last.str().find("all_gather"), std::string::npos) << last.str();
+  EXPECT_NE(last.str().find("broadcast"), std::string::npos) << last.str();
 }
 
 TEST(FlightRing, RefusesNoRoom) {

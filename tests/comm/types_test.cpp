@@ -29,11 +29,12 @@ TEST(CommTypes, EveryTypeReductionAndOperationHasANameOfItsOwn) {
   const std::set<std::string_view> reductions{name_of(ReduceOp::sum), name_of(ReduceOp::max), name_of(ReduceOp::min)};
   EXPECT_EQ(reductions, (std::set<std::string_view>{"sum", "max", "min"}));
 
-  const std::set<std::string_view> operations{name_of(Operation::all_gather), name_of(Operation::reduce_scatter),
-                                              name_of(Operation::all_reduce), name_of(Operation::broadcast),
-                                              name_of(Operation::barrier),    name_of(Operation::split)};
-  EXPECT_EQ(operations, (std::set<std::string_view>{"all_gather", "reduce_scatter", "all_reduce", "broadcast",
-                                                    "barrier", "split"}));
+  const std::set<std::string_view> operations{
+      name_of(Operation::all_gather), name_of(Operation::reduce_scatter), name_of(Operation::reduce_scatter_add),
+      name_of(Operation::all_reduce), name_of(Operation::broadcast),      name_of(Operation::barrier),
+      name_of(Operation::split)};
+  EXPECT_EQ(operations, (std::set<std::string_view>{"all_gather", "reduce_scatter", "reduce_scatter_add", "all_reduce",
+                                                    "broadcast", "barrier", "split"}));
 }
 
 TEST(CommTypes, ABufferThatIsOnlyReadKeepsAddressCountAndType) {

@@ -1,8 +1,8 @@
 #include "data/toy.hpp"
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "tessera/comm/solo.hpp"
 #include "tessera/core/file.hpp"
 
 namespace tessera::data::toy {
@@ -76,22 +76,9 @@ PrepareConfig small_config(const fs::path& root, const fs::path& output) {
   return config;
 }
 
-Solo::Solo() : Communicator("solo", std::make_shared<comm::FlightRing>()) {}
-
-Solo::StatePtr Solo::do_all_gather(comm::ConstBuffer shard, comm::Buffer full, comm::Ticket ticket) {
-  std::memmove(full.data, shard.data, static_cast<std::size_t>(shard.count) * comm::size_of(shard.type));
-  return done(ticket);
-}
-
-Solo::StatePtr Solo::do_reduce_scatter(comm::ConstBuffer full, comm::Buffer shard, comm::ReduceOp,
-                                       comm::Ticket ticket) {
-  std::memmove(shard.data, full.data, static_cast<std::size_t>(shard.count) * comm::size_of(shard.type));
-  return done(ticket);
-}
-
 PrepareOutcome prepare(const PrepareConfig& config) {
-  Solo comm;
-  return run_prepare(config, comm, Log());
+  const auto comm = comm::make_solo();
+  return run_prepare(config, *comm, Log());
 }
 
 std::map<std::string, std::string> files_of(const fs::path& folder) {

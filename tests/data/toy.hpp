@@ -1,16 +1,12 @@
 #pragma once
-// What the tests of this room share: a small data set in ReasonSeg's layout made of the sample photographs, a
-// tokenizer, and a communicator of one rank.
-#include <cstdlib>
+// What the tests of this room share: a small data set in ReasonSeg's layout made of the sample photographs,
+// and a tokenizer.
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "support/support.hpp"
-#include "tessera/comm/communicator.hpp"
-#include "tessera/comm/flight.hpp"
 #include "tessera/data/prepare.hpp"
 #include "tessera/data/shard.hpp"
 
@@ -39,34 +35,6 @@ void write_small_set(const std::filesystem::path& root);
 
 /// Settings that prepare what write_small_set wrote.
 PrepareConfig small_config(const std::filesystem::path& root, const std::filesystem::path& output);
-
-/// A group of one rank.
-class Solo final : public comm::Communicator {
- public:
-  Solo();
-  int rank() const noexcept override { return 0; }
-  int size() const noexcept override { return 1; }
-  std::string_view transport() const noexcept override { return "solo"; }
-  std::shared_ptr<void> allocate(std::size_t bytes) override { return {std::malloc(bytes), std::free}; }
-  void close() override {}
-
- protected:
-  StatePtr do_all_gather(comm::ConstBuffer shard, comm::Buffer full, comm::Ticket ticket) override;
-  StatePtr do_reduce_scatter(comm::ConstBuffer full, comm::Buffer shard, comm::ReduceOp, comm::Ticket ticket) override;
-  StatePtr do_all_reduce(comm::Buffer, comm::ReduceOp, comm::Ticket ticket) override { return done(ticket); }
-  StatePtr do_broadcast(comm::Buffer, int, comm::Ticket ticket) override { return done(ticket); }
-  void do_barrier(comm::Ticket ticket) override { ticket.finish(); }
-  std::unique_ptr<comm::Communicator> do_split(int, int, std::string_view, comm::Ticket ticket) override {
-    ticket.finish();
-    return std::make_unique<Solo>();
-  }
-
- private:
-  static StatePtr done(comm::Ticket& ticket) {
-    ticket.finish();
-    return nullptr;
-  }
-};
 
 PrepareOutcome prepare(const PrepareConfig& config);
 

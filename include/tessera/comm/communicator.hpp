@@ -68,7 +68,7 @@ class Communicator {
 
   virtual int rank() const noexcept = 0;
   virtual int size() const noexcept = 0;
-  virtual std::string_view transport() const noexcept = 0;  ///< "mpi" or "nccl"
+  virtual std::string_view transport() const noexcept = 0;  ///< "mpi", "nccl" or "solo"
 
   /// shard [n] of every rank -> full [n * size], rank-major. `shard.data` may be the rank's own slot of `full`.
   Pending start_all_gather(ConstBuffer shard, Buffer full);
@@ -76,6 +76,12 @@ class Communicator {
   /// of `full`. MPI sums in the order of ranks, f16 and bf16 in fp32 with one rounding at the end: for a given size the
   /// result is the same in every run, and equals that of an all_reduce.
   Pending start_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op);
+  /// A sum over rounds: acc[i] = ((acc[i] + full_0[i]) + full_1[i]) + …, in the order of ranks, `acc` [n] being apart
+  /// from `full` [n * size]. From zeros, several rounds give the sequential sum over (round, rank): the same bits for
+  /// every number of ranks W when contribution m goes to rank m % W in round m / W, and who has none gives zeros.
+  /// f32, f64 and i64, which are added as they are; the same on every transport, NCCL included, to the bit. Counted as
+  /// a reduce_scatter.
+  Pending start_reduce_scatter_add(ConstBuffer full, Buffer acc);
   /// In place, the same result on every rank to the bit.
   Pending start_all_reduce(Buffer data, ReduceOp op);
   Pending start_broadcast(Buffer data, int root);
@@ -86,6 +92,7 @@ class Communicator {
   void reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op = ReduceOp::sum) {
     start_reduce_scatter(full, shard, op).wait();
   }
+  void reduce_scatter_add(ConstBuffer full, Buffer acc) { start_reduce_scatter_add(full, acc).wait(); }
   void all_reduce(Buffer data, ReduceOp op = ReduceOp::sum) { start_all_reduce(data, op).wait(); }
   void broadcast(Buffer data, int root) { start_broadcast(data, root).wait(); }
 
@@ -93,10 +100,10 @@ class Communicator {
   /// MPI moves data only inside such calls (and waits): call it between pieces of compute. NCCL: polls for errors.
   virtual void progress() {}
 
-  /// Memory that this transport moves best: aligned host memory for MPI; for NCCL, memory of its own allocator,
+  /// Memory that this transport moves best: page-aligned host memory for MPI; for NCCL, memory of its own allocator,
   /// registered with this communicator (all ranks allocate alike). Freed with the last copy of the pointer. Meant for
   /// buffers that live through the run.
-  virtual std::shared_ptr<void> allocate(std::size_t bytes) = 0;
+  virtual std::shared_ptr<void> allocate(std::size_t bytes);
 
   /// Ranks of equal color form a new group, ordered by key then rank. Collective; first completes what this group has
   /// in flight. `name` appears in errors and in the flight record.
@@ -121,6 +128,7 @@ class Communicator {
   using StatePtr = std::unique_ptr<Pending::State>;
   virtual StatePtr do_all_gather(ConstBuffer shard, Buffer full, Ticket ticket) = 0;
   virtual StatePtr do_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op, Ticket ticket) = 0;
+  virtual StatePtr do_reduce_scatter_add(ConstBuffer full, Buffer acc, Ticket ticket) = 0;
   virtual StatePtr do_all_reduce(Buffer data, ReduceOp op, Ticket ticket) = 0;
   virtual StatePtr do_broadcast(Buffer data, int root, Ticket ticket) = 0;
   virtual void do_barrier(Ticket ticket) = 0;

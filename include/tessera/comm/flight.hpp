@@ -46,8 +46,9 @@ class FlightRing {
   std::optional<FlightEntry> last_finished() const;
   /// The last `capacity` entries, oldest first.
   std::vector<FlightEntry> entries() const;
-  /// One line an entry: id, group, sequence, operation, count, type, start before now and duration in ms, or "running".
-  void dump(std::ostream& out) const;
+  /// The last `most` entries, a line each: id, group, sequence, operation, count, type, start before now and duration
+  /// in ms, or "running".
+  void dump(std::ostream& out, std::size_t most = SIZE_MAX) const;
 
  private:
   mutable std::mutex mutex_;

@@ -8,7 +8,7 @@
 namespace tessera::comm {
 
 /// A communicator of all ranks. Collective. Close it, or drop it, before `env` ends.
-/// Reductions sum in rank order; their pipeline needs 2 * (size-1) * MpiOptions::segment_bytes of scratch each.
+/// Reductions sum in rank order; their pipeline takes MpiOptions::scratch_bytes each while in flight.
 std::unique_ptr<Communicator> make_mpi(MpiEnv& env);
 
 }  // namespace tessera::comm

@@ -14,11 +14,15 @@ class FlightRing;
 class MpiEngine;  // private: drives the collectives in flight
 
 struct MpiOptions {
-  /// A thread that lets collectives advance while the caller computes. Pays where a core is idle for it; on a machine
-  /// where every core has a rank, calls of Communicator::progress() between pieces of compute cost less.
+  /// A thread that lets collectives advance while the caller computes: then nothing is left to wait for when the
+  /// compute lasts as long as the collective (bench_comm shows it). It sleeps while nothing is in flight, and while
+  /// messages are only awaited; moving and summing bytes takes its share of a core, with or without it. Without it,
+  /// collectives advance in waits and in calls of Communicator::progress().
   bool progress_thread = false;
   std::int64_t max_message_bytes = std::int64_t{1} << 30;  ///< longer messages are cut (MPI counts are int)
   std::int64_t segment_bytes = std::int64_t{1} << 19;      ///< of each peer, in a reduction's pipeline
+  /// Of one reduction in flight: the more, the further it gets between two calls of progress(). Two segments at least.
+  std::int64_t scratch_bytes = std::int64_t{8} << 20;
 };
 
 class MpiEnv {

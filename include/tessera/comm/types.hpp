@@ -15,7 +15,15 @@ std::string_view name_of(DType type) noexcept;
 enum class ReduceOp : std::uint8_t { sum, max, min };
 std::string_view name_of(ReduceOp op) noexcept;
 
-enum class Operation : std::uint8_t { all_gather, reduce_scatter, all_reduce, broadcast, barrier, split };
+enum class Operation : std::uint8_t {
+  all_gather,
+  reduce_scatter,
+  reduce_scatter_add,  ///< counted as "reduce_scatter"
+  all_reduce,
+  broadcast,
+  barrier,
+  split
+};
 std::string_view name_of(Operation operation) noexcept;
 
 /// Memory of one rank that takes part: address, elements, type. Host memory for MPI, device memory for NCCL.

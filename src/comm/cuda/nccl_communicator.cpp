@@ -2,12 +2,16 @@
 
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "comm/backoff.hpp"
+#include "comm/cuda/add_in_order.hpp"
 
 namespace tessera::comm {
 namespace {
+
+constexpr std::int64_t kAddScratchBytes = std::int64_t{64} << 20;  // a rank's, shared by all its reduce_scatter_adds
 
 cudaStream_t current_stream(int device) {
   return c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream();
@@ -63,6 +67,38 @@ class NcclState final : public Pending::State {
   std::shared_ptr<NcclWork> work_;
   int device_;
 };
+
+/// Slot r of `full`, elements [begin, begin + n), to rank r; what the others send lies in `received` by rank.
+struct SlotExchange {
+  int rank, size;
+  DType type;
+  const std::byte* full;
+  std::int64_t slot, begin, n;  // elements
+  std::byte* received;
+
+  ncclResult_t run(ncclComm_t comm, cudaStream_t stream) const {
+    const auto width = static_cast<std::int64_t>(size_of(type));
+    ncclResult_t code = ncclGroupStart();
+    for (int step = 1; step < size && code == ncclSuccess; ++step) {
+      const int to = (rank + step) % size;
+      const int from = (rank + size - step) % size;
+      code = ncclSend(full + (to * slot + begin) * width, elements(n), nccl_type(type), to, comm, stream);
+      if (code != ncclSuccess) break;
+      code = ncclRecv(received + (from < rank ? from : from - 1) * n * width, elements(n), nccl_type(type), from, comm,
+                      stream);
+    }
+    const ncclResult_t ended = ncclGroupEnd();
+    return code == ncclSuccess ? ended : code;
+  }
+};
+
+template <class T>
+void add_terms(Buffer acc, const SlotExchange& e, const std::string& what, cudaStream_t stream) {
+  const auto* own = reinterpret_cast<const T*>(e.full) + e.rank * e.slot + e.begin;
+  check_cuda(add_in_order(static_cast<T*>(acc.data) + e.begin, own, reinterpret_cast<const T*>(e.received), e.n, e.size,
+                          e.rank, stream),
+             what, "the kernel that adds");
+}
 
 /// Memory of NCCL's own allocator, registered with one communicator for as long as both live.
 class RegisteredMemory {
@@ -131,6 +167,32 @@ Communicator::StatePtr NcclCommunicator::do_reduce_scatter(ConstBuffer full, Buf
   return start(std::move(ticket), [&](ncclComm_t comm, cudaStream_t stream) {
     return ncclReduceScatter(full.data, shard.data, elements(shard.count), nccl_type(shard.type), nccl_op(op), comm,
                              stream);
+  });
+}
+
+/// Every slot goes to its rank as it is and is added there in the order of ranks: NCCL's own reductions choose their
+/// order themselves. In segments, so that scratch has one size whatever the count.
+Communicator::StatePtr NcclCommunicator::do_reduce_scatter_add(ConstBuffer full, Buffer acc, Ticket ticket) {
+  const std::string what = ticket.what();
+  if (!scratch_ && size_ > 1) {
+    const DeviceScope scope(device_);
+    void* data = nullptr;
+    check_cuda(cudaMalloc(&data, kAddScratchBytes), what, "cudaMalloc");
+    scratch_ = std::shared_ptr<void>(data, [](void* p) { cudaFree(p); });
+  }
+  const auto width = static_cast<std::int64_t>(size_of(acc.type));
+  const std::int64_t segment = std::max<std::int64_t>(1, kAddScratchBytes / std::max(1, size_ - 1) / width);
+  return start(std::move(ticket), [&](ncclComm_t comm, cudaStream_t stream) {
+    SlotExchange e{rank_,     size_, acc.type, static_cast<const std::byte*>(full.data),
+                   acc.count, 0,     0,        static_cast<std::byte*>(scratch_.get())};
+    for (; e.begin < acc.count; e.begin += segment) {
+      e.n = std::min(segment, acc.count - e.begin);
+      if (size_ > 1) group_->settle_step(e.run(comm, stream), "ncclGroupEnd");
+      if (acc.type == DType::f32) add_terms<float>(acc, e, what, stream);
+      if (acc.type == DType::f64) add_terms<double>(acc, e, what, stream);
+      if (acc.type == DType::i64) add_terms<unsigned long long>(acc, e, what, stream);
+    }
+    return ncclSuccess;
   });
 }
 

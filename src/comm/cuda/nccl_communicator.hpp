@@ -21,6 +21,7 @@ class NcclCommunicator final : public Communicator {
  protected:
   StatePtr do_all_gather(ConstBuffer shard, Buffer full, Ticket ticket) override;
   StatePtr do_reduce_scatter(ConstBuffer full, Buffer shard, ReduceOp op, Ticket ticket) override;
+  StatePtr do_reduce_scatter_add(ConstBuffer full, Buffer acc, Ticket ticket) override;
   StatePtr do_all_reduce(Buffer data, ReduceOp op, Ticket ticket) override;
   StatePtr do_broadcast(Buffer data, int root, Ticket ticket) override;
   void do_barrier(Ticket ticket) override;
@@ -34,6 +35,7 @@ class NcclCommunicator final : public Communicator {
   int rank_;
   int size_;
   std::shared_ptr<void> meeting_;  // the element that a barrier reduces
+  std::shared_ptr<void> scratch_;  // what reduce_scatter_add receives; made when first needed
 };
 
 /// Collective over control.

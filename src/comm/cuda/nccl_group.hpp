@@ -29,11 +29,15 @@ class NcclGroup {
   NcclGroup(const NcclGroup&) = delete;
   NcclGroup& operator=(const NcclGroup&) = delete;
 
-  /// Runs one NCCL call on this group's stream, behind `current`, and records its end.
+  /// Runs NCCL calls on this group's stream, behind `current`, and records their end. A `call` that makes several, or
+  /// puts kernels between them, settles each but the last, which it returns.
   std::shared_ptr<NcclWork> launch(Ticket ticket, cudaStream_t current,
                                    const std::function<ncclResult_t(ncclComm_t, cudaStream_t)>& call);
   /// Any other call on the communicator, until NCCL says it is complete.
   void run(const std::string& what, const char* name, const std::function<ncclResult_t(ncclComm_t)>& call);
+  /// Inside a call of launch(): waits until NCCL has taken a step, so that what comes next on the stream comes behind
+  /// it.
+  void settle_step(ncclResult_t code, const char* name) { settle(code, comm_, "a step", name); }
   /// True when the collective has ended on the device. Throws what the monitor found.
   bool done(const NcclWork& work);
   /// Marks finished collectives and looks for asynchronous errors.

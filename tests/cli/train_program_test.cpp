@@ -121,6 +121,32 @@ TEST_F(TrainTest, ATerminationLeavesACheckpointAndStatus75) {
   EXPECT_EQ(checkpoints, 1);
 }
 
+TEST_F(TrainTest, ARankThatHangsEndsTheJobWithAReport) {
+  // The rank started last stops dead after its first step; the other waits in a collective.
+  const std::string rank = "^[^ ]*tessera train .*--log_base_dir " + toy->dir().string() + " --exp_name hung";
+  std::thread stopper([&] {
+    for (int i = 0; i < 6000; ++i) {
+      if (fs::exists(toy->dir() / "hung" / "metrics.jsonl") && !toy->metric("hung", "loss").empty()) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    testing_support::run("kill -STOP $(pgrep -n -f '" + rank + "')");
+  });
+  const auto result = toy->train(2, "hung", "--lora_r 4 --max_steps 4000 --warmup_steps 3 --comm_timeout_s 2");
+  stopper.join();
+  EXPECT_NE(result.status, 0);
+  for (const char* words : {"has waited", "does not answer", "--comm_timeout_s", "last collectives of rank"}) {
+    EXPECT_NE(result.output.find(words), std::string::npos) << "no '" << words << "' in:\n" << result.output;
+  }
+}
+
+TEST_F(TrainTest, TheScheduleCheckPassesAWholeRun) {
+  const std::string flags = "--lora_r 4 --max_steps 3 --export_merged false";
+  expect_ok(toy->train(2, "unchecked", flags));
+  expect_ok(toy->train(2, "checked", flags + " --check_schedule"));
+  EXPECT_EQ(toy->metric("checked", "loss"), toy->metric("unchecked", "loss"));
+  EXPECT_EQ(toy->metric("checked", "bytes_gathered"), toy->metric("unchecked", "bytes_gathered"));
+}
+
 TEST_F(TrainTest, TheRunFolderHoldsWhatTheContractNames) {
   expect_ok(
       toy->train(2, "folder", "--lora_r 4 --max_steps 4 --steps_per_epoch 2 --val_shards " + toy->shards().string()));
@@ -145,7 +171,8 @@ TEST_F(TrainTest, TheRunFolderHoldsWhatTheContractNames) {
   const auto text = testing_support::read_file(run / "eval.json");
   EXPECT_NEAR(std::stod(text.substr(text.find("\"giou\":") + 7)), giou, 2e-3) << text;
   // PEFT opens the adapter, transformers the merged language model, TensorBoard the events.
-  expect_ok(testing_support::run(std::string(TESSERA_PYTHON) + " " + TESSERA_SOURCE_DIR + "/tests/cli/check_exports.py " + run.string()));
+  expect_ok(testing_support::run(std::string(TESSERA_PYTHON) + " " + TESSERA_SOURCE_DIR +
+                                 "/tests/cli/check_exports.py " + run.string()));
   // And config.toml starts the same run again.
   expect_ok(
       toy->tessera(1, "train --config " + (run / "config.toml").string() + " --exp_name again --auto_resume false"));

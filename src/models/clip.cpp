@@ -102,12 +102,25 @@ std::int64_t ClipVision::layers_for(std::int64_t select_layer, std::int64_t laye
   return index;
 }
 
+SelectFeature select_feature_from_name(const std::string& name) {
+  if (name == "patch") return SelectFeature::patch;
+  if (name == "cls_patch") return SelectFeature::cls_patch;
+  throw RequestError("mm_vision_select_feature '{}' is not known; known are patch, cls_patch", name);
+}
+
+at::Tensor select_feature(const at::Tensor& hidden, SelectFeature feature) {
+  return feature == SelectFeature::patch ? hidden.narrow(1, 1, hidden.size(1) - 1) : hidden;
+}
+
 at::Tensor ClipVision::forward(const at::Tensor& pixels, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
                                nn::Tensors* trace) const {
   if (pixels.dim() != 4 || pixels.size(1) != 3 || pixels.size(2) != config_.image_size ||
       pixels.size(3) != config_.image_size) {
-    throw RequestError("CLIP takes pictures [B,3,{0},{0}], not {1}", config_.image_size,
-                       fmt::join(pixels.sizes(), "x"));
+    throw RequestError(
+        "CLIP takes pictures [B,3,{0},{0}], not {1}: its positions are not interpolated; resize or crop to {0}, or "
+        "take "
+        "a tower of that size",
+        config_.image_size, fmt::join(pixels.sizes(), "x"));
   }
   at::Tensor x =
       runner

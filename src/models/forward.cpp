@@ -43,6 +43,14 @@ std::vector<std::int64_t> Inputs::take_integers(const std::string& name) {
   return {flat.data_ptr<std::int64_t>(), flat.data_ptr<std::int64_t>() + flat.numel()};
 }
 
+TensorMap Inputs::take_prefixed(const std::string& prefix) {
+  TensorMap found;
+  for (auto at = left_.lower_bound(prefix); at != left_.end() && at->first.starts_with(prefix); at = left_.erase(at)) {
+    found.emplace(at->first.substr(prefix.size()), at->second);
+  }
+  return found;
+}
+
 void Inputs::finish() const {
   if (left_.empty()) return;
   std::vector<std::string> names;

@@ -22,6 +22,8 @@ class Inputs {
   at::Tensor take_optional(const std::string& name, std::int64_t dim);
   /// Integers of any integral type.
   std::vector<std::int64_t> take_integers(const std::string& name);
+  /// All whose name begins with `prefix`, without it.
+  TensorMap take_prefixed(const std::string& prefix);
   /// Throws RequestError naming what was not taken.
   void finish() const;
 

@@ -5,13 +5,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "forward_models.hpp"
+#include "forward_sam.hpp"
 #include "sam_names.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/lisa.hpp"
-#include "tessera/models/sam.hpp"
 
 namespace tessera::models {
 namespace {
@@ -54,19 +53,13 @@ class SamForward final : public ForwardModel {
   Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
     Inputs inputs(given);
     const at::Tensor pixels = inputs.take("pixel_values", 4);
-    const bool user = inputs.has("input_points") || inputs.has("input_boxes") || inputs.has("input_masks");
-    if (!user) return run_text(inputs, pixels, runner);
-    UserPrompts prompts{inputs.take_optional("input_points", 4), inputs.take_optional("input_labels", 3),
-                        inputs.take_optional("input_boxes", 3), inputs.take_optional("input_masks", 4)};
+    if (inputs.has("text_embeds.0")) return run_text(inputs, pixels, runner);
+    const SamUserInputs prompts = SamUserInputs::take(inputs, pixels.size(0));
     inputs.finish();
     return run_user(prompts, pixels, runner);
   }
 
  private:
-  struct UserPrompts {
-    at::Tensor points, labels, boxes, masks;
-  };
-
   at::Tensor encode(const at::Tensor& pixels, nn::UnitRunner& runner, TensorMap& outputs) const {
     nn::Tensors blocks;
     at::Tensor embeddings = encoder_.forward(pixels, runner, {}, &blocks);
@@ -84,8 +77,8 @@ class SamForward final : public ForwardModel {
       const std::string tail = "." + std::to_string(i);
       texts.push_back(inputs.take("text_embeds" + tail, 2));
       index.insert(index.end(), static_cast<std::size_t>(texts.back().size(0)), i);
-      resized.push_back(read_size(inputs, "input_size" + tail));
-      original.push_back(read_size(inputs, "original_size" + tail));
+      resized.push_back(read_image_size(inputs, "input_size" + tail));
+      original.push_back(read_image_size(inputs, "original_size" + tail));
       targets.push_back(inputs.take_optional("gt_masks" + tail, 3));
       check_target(targets.back(), texts.back().size(0), original.back(), i);
     }
@@ -115,7 +108,7 @@ class SamForward final : public ForwardModel {
     for (std::size_t i = 0; i < texts.size(); ++i) {
       const std::int64_t count = texts[i].size(0);
       const at::Tensor low_res = out.at(0).narrow(0, first, count);
-      const at::Tensor full = postprocess_masks(low_res, config_.image_size, resized[i], original[i]);
+      const at::Tensor full = postprocess_masks(low_res, config_.image_size, resized[i], original[i]).squeeze(1);
       const std::string tail = "." + std::to_string(i);
       result.outputs["low_res_masks" + tail] = low_res.detach();
       result.outputs["iou_predictions" + tail] = out.at(1).narrow(0, first, count).detach();
@@ -138,67 +131,30 @@ class SamForward final : public ForwardModel {
     result.outputs["mask_loss"] = result.objective.detach();
   }
 
-  /// The sets `points`, `boxes`, `points_boxes`, each with one and with several masks; `input_masks` by itself.
-  Result run_user(const UserPrompts& prompts, const at::Tensor& pixels, nn::UnitRunner& runner) const {
-    if (prompts.points.defined() != prompts.labels.defined())
-      throw RequestError("inputs: input_points and input_labels go together");
+  /// Points, boxes and masks; without any of them the encoder alone.
+  Result run_user(const SamUserInputs& given, const at::Tensor& pixels, nn::UnitRunner& runner) const {
     Result result;
     const at::Tensor embeddings = encode(pixels, runner, result.outputs);
+    if (given.points.defined() || given.boxes.defined()) check_grid(embeddings);
     std::vector<std::string> names;
-    const nn::Tensors out = runner.run(unit_, {embeddings}, [this, prompts, &names](const nn::Tensors& in) {
-      nn::Tensors results;
+    const nn::Tensors out = runner.run(unit_, {embeddings}, [this, given, &names](const nn::Tensors& in) {
+      nn::Tensors values;
       names.clear();
-      const auto put = [&](const std::string& name, const at::Tensor& value) {
+      for (auto& [name, value] : decode_user_prompts(prompts_, decoder_, given, in.at(0))) {
         names.push_back(name);
-        results.push_back(value);
-      };
-      put("image_pe", prompts_.image_pe());
-      if (prompts.masks.defined()) {
-        SamPrompts only;
-        only.masks = prompts.masks;
-        put("dense_embeddings.mask", prompts_(only).dense);
+        values.push_back(value);
       }
-      if (prompts.points.defined()) decode_set("points", {prompts.points, prompts.labels, {}, {}}, in.at(0), put);
-      if (prompts.boxes.defined()) decode_set("boxes", {{}, {}, prompts.boxes, {}}, in.at(0), put);
-      if (prompts.points.defined() && prompts.boxes.defined()) {
-        decode_set("points_boxes", {prompts.points, prompts.labels, prompts.boxes, {}}, in.at(0), put);
-      }
-      return results;
+      return values;
     });
-    for (std::size_t i = 0; i < names.size(); ++i) result.outputs[names[i]] = out.at(i).detach();
+    NamedTensors found{{"image_embeddings", embeddings}};
+    for (std::size_t i = 0; i < names.size(); ++i) found.emplace_back(names[i], out.at(i));
+    finish_user(result, found, given, config_.image_size);
     return result;
   }
 
-  template <class Put>
-  void decode_set(const std::string& name, const UserPrompts& set, const at::Tensor& embeddings, const Put& put) const {
-    const at::Tensor& any = set.points.defined() ? set.points : set.boxes;
-    const std::int64_t images = any.size(0);
-    const std::int64_t each = any.size(1);
-    if (images != embeddings.size(0))
-      throw RequestError("inputs: prompts for {} images, {} pictures", images, embeddings.size(0));
-    SamPrompts flat;
-    if (set.points.defined()) {
-      flat.points = set.points.flatten(0, 1);
-      flat.labels = set.labels.flatten(0, 1).to(at::kLong);
-    }
-    if (set.boxes.defined()) flat.boxes = set.boxes.flatten(0, 1);
-    const SamPromptEmbeddings encoded = prompts_(flat);
-    const auto unflatten = [&](const at::Tensor& x) { return x.unflatten(0, {images, each}); };
-    put("sparse_embeddings." + name, unflatten(encoded.sparse));
-    const at::Tensor rows = embeddings.repeat_interleave(each, 0);
-    for (const bool many : {true, false}) {
-      const SamMasks masks = decoder_(rows, prompts_.image_pe(), encoded, many, {});
-      const std::string tail = "." + name + (many ? ".multi" : ".single");
-      put("low_res_masks" + tail, unflatten(masks.low_res));
-      put("iou_predictions" + tail, unflatten(masks.iou));
-    }
-  }
-
-  static ImageSize read_size(Inputs& inputs, const std::string& name) {
-    const auto size = inputs.take_integers(name);
-    if (size.size() != 2 || size[0] < 1 || size[1] < 1)
-      throw RequestError("inputs: '{}' must be two positive integers", name);
-    return {size[0], size[1]};
+  void check_grid(const at::Tensor& embeddings) const {
+    if (embeddings.size(2) == config_.grid() && embeddings.size(3) == config_.grid()) return;
+    throw RequestError("SAM's prompts need pictures of {0} x {0}, which is image_size", config_.image_size);
   }
 
   static void check_target(const at::Tensor& target, std::int64_t count, ImageSize size, std::int64_t image) {

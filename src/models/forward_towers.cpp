@@ -95,7 +95,7 @@ class ClipForward final : public ForwardModel {
     result.outputs["last_hidden_state"] = last.detach();
     result.outputs["pooler_output"] = pooled.detach();
     result.outputs["selected.cls_patch"] = selected.detach();
-    result.outputs["selected.patch"] = selected.detach().narrow(1, 1, selected.size(1) - 1);
+    result.outputs["selected.patch"] = select_feature(selected, SelectFeature::patch).detach();
     if (cotangent.defined()) {
       if (cotangent.sizes() != selected.sizes())
         throw RequestError("inputs: cotangent must be shaped like selected.cls_patch");

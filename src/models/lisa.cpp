@@ -192,7 +192,8 @@ void fill_masks(LisaOutputs& out, const LisaBatch& batch, const MaskResult& resu
   std::int64_t first = 0;
   for (std::size_t b = 0; b < plan.seg_counts.size(); ++b) {
     const at::Tensor low_res = result.masks.low_res.narrow(0, first, plan.seg_counts[b]);
-    out.pred_masks.push_back(postprocess_masks(low_res, config.sam.image_size, batch.resize[b], batch.original[b]));
+    out.pred_masks.push_back(
+        postprocess_masks(low_res, config.sam.image_size, batch.resize[b], batch.original[b]).squeeze(1));
     if (trace) {
       out.low_res_masks.push_back(low_res);
       out.iou_predictions.push_back(result.masks.iou.narrow(0, first, plan.seg_counts[b]));

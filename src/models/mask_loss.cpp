@@ -9,7 +9,7 @@ at::Tensor postprocess_masks(const at::Tensor& low_res, std::int64_t image_size,
                              ImageSize original) {
   const at::Tensor square = at::upsample_bilinear2d(low_res.to(at::kFloat), {image_size, image_size}, false);
   const at::Tensor cut = square.narrow(2, 0, resized.height).narrow(3, 0, resized.width);
-  return at::upsample_bilinear2d(cut, {original.height, original.width}, false).squeeze(1);
+  return at::upsample_bilinear2d(cut, {original.height, original.width}, false);
 }
 
 at::Tensor mask_bce_sum(const at::Tensor& pred, const at::Tensor& target) {

@@ -1,3 +1,5 @@
+#include <array>
+
 #include "json_fields.hpp"
 #include "tessera/models/sam.hpp"
 
@@ -13,11 +15,58 @@ void validate(const SamConfig& config, const std::string& where) {
   require_divides(where, "4 (down-scaling channels)", 4, "mask_in_chans", config.mask_in_chans);
 }
 
+struct Variant {
+  std::string_view name;
+  std::int64_t embed_dim, depth, num_heads;
+  std::array<std::int64_t, 4> global;
+};
+// Source: segment_anything build_sam.py.
+constexpr std::array kVariants{Variant{"vit_b", 768, 12, 12, {2, 5, 8, 11}},
+                               Variant{"vit_l", 1024, 24, 16, {5, 11, 17, 23}},
+                               Variant{"vit_h", 1280, 32, 16, {7, 15, 23, 31}}};
+
+SamConfig variant_config(const std::string& name, const std::string& where) {
+  for (const Variant& variant : kVariants) {
+    if (variant.name != name) continue;
+    SamConfig config;
+    config.embed_dim = variant.embed_dim;
+    config.depth = variant.depth;
+    config.num_heads = variant.num_heads;
+    config.global_attn_indexes.assign(variant.global.begin(), variant.global.end());
+    return config;
+  }
+  throw RequestError("{}: 'variant' is '{}'; known are vit_b, vit_l, vit_h", where, name);
+}
+
+/// What this encoder and decoder are built for; other values would be computed wrongly.
+void require_standard(const JsonFields& vision, const JsonFields& prompt, const JsonFields& decoder) {
+  const auto text = [](const JsonFields& fields, const char* key, const char* wanted) {
+    const std::string found = fields.text(key, wanted);
+    if (found != wanted)
+      throw RequestError("{}: '{}' is '{}'; only '{}' is supported", fields.where(), key, found, wanted);
+  };
+  const auto integer = [](const JsonFields& fields, const char* key, std::int64_t wanted) {
+    const std::int64_t found = fields.integer(key, wanted);
+    if (found != wanted) throw RequestError("{}: '{}' is {}; only {} is supported", fields.where(), key, found, wanted);
+  };
+  text(vision, "hidden_act", "gelu");
+  text(prompt, "hidden_act", "gelu");
+  text(decoder, "hidden_act", "relu");
+  integer(vision, "num_channels", 3);
+  integer(prompt, "num_point_embeddings", 4);
+  integer(decoder, "attention_downsample_rate", 2);
+  const std::int64_t width = vision.integer("output_channels", 256);
+  integer(prompt, "hidden_size", width);
+  integer(decoder, "hidden_size", width);
+  if (vision.number("layer_norm_eps", 1e-6) != 1e-6)
+    throw RequestError("{}: 'layer_norm_eps' other than 1e-06 is not supported", vision.where());
+}
+
 }  // namespace
 
 SamConfig SamConfig::from_json(const nlohmann::json& json) {
   const JsonFields fields(json, "config.json: sam_config");
-  SamConfig c;
+  SamConfig c = variant_config(fields.text("variant", "vit_h"), fields.where());
   c.image_size = fields.integer("image_size", c.image_size);
   c.patch_size = fields.integer("patch_size", c.patch_size);
   c.embed_dim = fields.integer("embed_dim", c.embed_dim);
@@ -35,6 +84,9 @@ SamConfig SamConfig::from_json(const nlohmann::json& json) {
   c.iou_head_depth = fields.integer("iou_head_depth", c.iou_head_depth);
   c.iou_head_hidden_dim = fields.integer("iou_head_hidden_dim", c.iou_head_hidden_dim);
   c.norm_eps = fields.number("norm_eps", c.norm_eps);
+  c.qkv_bias = fields.flag("qkv_bias", c.qkv_bias);
+  c.use_abs_pos = fields.flag("use_abs_pos", c.use_abs_pos);
+  c.use_rel_pos = fields.flag("use_rel_pos", c.use_rel_pos);
   validate(c, fields.where());
   return c;
 }
@@ -48,6 +100,7 @@ SamConfig SamConfig::from_transformers(const nlohmann::json& json) {
   const JsonFields vision(vision_json, "config.json: vision_config");
   const JsonFields prompt(prompt_json, "config.json: prompt_encoder_config");
   const JsonFields decoder(decoder_json, "config.json: mask_decoder_config");
+  require_standard(vision, prompt, decoder);
   SamConfig c;  // the fallbacks are transformers' own defaults (ViT-B)
   c.image_size = vision.integer("image_size", 1024);
   c.patch_size = vision.integer("patch_size", 16);
@@ -68,6 +121,9 @@ SamConfig SamConfig::from_transformers(const nlohmann::json& json) {
   c.iou_head_depth = decoder.integer("iou_head_depth", 3);
   c.iou_head_hidden_dim = decoder.integer("iou_head_hidden_dim", 256);
   c.norm_eps = decoder.number("layer_norm_eps", 1e-6);
+  c.qkv_bias = vision.flag("qkv_bias", true);
+  c.use_abs_pos = vision.flag("use_abs_pos", true);
+  c.use_rel_pos = vision.flag("use_rel_pos", true);
   validate(c, "config.json");
   return c;
 }

@@ -1,6 +1,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/einsum.h>
+#include <ATen/ops/upsample_linear1d.h>
 
 #include <cmath>
 
@@ -39,8 +40,13 @@ at::Tensor from_windows(const at::Tensor& windows, std::int64_t s, at::IntArrayR
       .narrow(2, 0, shape[2]);
 }
 
-/// Row q, column k of the result is the table's row q - k + size - 1: [2*size-1, d] to [size, size, d].
-at::Tensor relative_rows(const at::Tensor& table, std::int64_t size) {
+/// Row q, column k of the result is the table's row q - k + size - 1: [2*size-1, d] to [size, size, d]. A table of
+/// another length is resized first.
+at::Tensor relative_rows(at::Tensor table, std::int64_t size) {
+  const std::int64_t length = 2 * size - 1;
+  if (table.size(0) != length) {
+    table = at::upsample_linear1d(table.t().unsqueeze(0), {length}, /*align_corners=*/false).squeeze(0).t();
+  }
   const at::Tensor index = at::arange(size, at::TensorOptions().dtype(at::kLong).device(table.device()));
   const at::Tensor offsets = index.unsqueeze(1).sub(index.unsqueeze(0)).add(size - 1);
   return table.index_select(0, offsets.flatten()).view({size, size, table.size(1)});
@@ -58,9 +64,11 @@ SamBlock::SamBlock(const nn::Scope& scope, const SamConfig& config, std::int64_t
   const std::int64_t side = window_ == 0 ? config.grid() : window_;
   const nn::Scope attn = scope.child("attn");
   norm1_ = nn::LayerNorm(scope, "norm1", d, kEncoderEps);
-  rel_h_ = attn.param("rel_pos_h", {2 * side - 1, d / heads_}, nn::Init::zeros());
-  rel_w_ = attn.param("rel_pos_w", {2 * side - 1, d / heads_}, nn::Init::zeros());
-  qkv_ = nn::Linear(attn, "qkv", d, 3 * d, true);
+  if (config.use_rel_pos) {
+    rel_h_ = attn.param("rel_pos_h", {2 * side - 1, d / heads_}, nn::Init::zeros());
+    rel_w_ = attn.param("rel_pos_w", {2 * side - 1, d / heads_}, nn::Init::zeros());
+  }
+  qkv_ = nn::Linear(attn, "qkv", d, 3 * d, config.qkv_bias);
   proj_ = nn::Linear(attn, "proj", d, d, true);
   norm2_ = nn::LayerNorm(scope, "norm2", d, kEncoderEps);
   lin1_ = nn::Linear(scope.child("mlp"), "lin1", d, inner, true);
@@ -74,11 +82,14 @@ at::Tensor SamBlock::attend(const at::Tensor& x, const nn::ForwardContext& ctx) 
   const std::int64_t head_dim = x.size(3) / heads_;
   const at::Tensor qkv = qkv_(x, ctx).view({batch, h * w, 3, heads_, head_dim}).permute({2, 0, 3, 1, 4});
   const at::Tensor q = qkv.select(0, 0);
-  // The relative term uses the query before it is scaled; attention scales the dot product alone.
-  const at::Tensor grid = q.reshape({batch, heads_, h, w, head_dim});
-  const at::Tensor rel_h = at::einsum("bnhwc,hkc->bnhwk", {grid, relative_rows(rel_h_->value(), h)});
-  const at::Tensor rel_w = at::einsum("bnhwc,wkc->bnhwk", {grid, relative_rows(rel_w_->value(), w)});
-  const at::Tensor bias = rel_h.unsqueeze(5).add(rel_w.unsqueeze(4)).reshape({batch, heads_, h * w, h * w});
+  std::optional<at::Tensor> bias;
+  if (rel_h_) {
+    // The relative term uses the query before it is scaled; attention scales the dot product alone.
+    const at::Tensor grid = q.reshape({batch, heads_, h, w, head_dim});
+    const at::Tensor rel_h = at::einsum("bnhwc,hkc->bnhwk", {grid, relative_rows(rel_h_->value(), h)});
+    const at::Tensor rel_w = at::einsum("bnhwc,wkc->bnhwk", {grid, relative_rows(rel_w_->value(), w)});
+    bias = rel_h.unsqueeze(5).add(rel_w.unsqueeze(4)).reshape({batch, heads_, h * w, h * w});
+  }
   const at::Tensor mixed = nn::merge_heads(nn::attention(q, qkv.select(0, 1), qkv.select(0, 2), bias, false));
   return proj_(mixed.reshape({batch, h, w, x.size(3)}), ctx);
 }
@@ -95,7 +106,9 @@ SamImageEncoder::SamImageEncoder(nn::ModelLayout& layout, const SamConfig& confi
     : config_(config) {
   patch_unit_ = layout.add_unit(prefix + ".patch_embed");
   const nn::Scope scope(layout, patch_unit_, prefix);
-  pos_embed_ = scope.param("pos_embed", {1, config.grid(), config.grid(), config.embed_dim}, nn::Init::zeros());
+  if (config.use_abs_pos) {
+    pos_embed_ = scope.param("pos_embed", {1, config.grid(), config.grid(), config.embed_dim}, nn::Init::zeros());
+  }
   patch_embed_ =
       nn::Conv2d(scope.child("patch_embed"), "proj",
                  {.in = 3, .out = config.embed_dim, .kernel = config.patch_size, .stride = config.patch_size});
@@ -113,18 +126,29 @@ SamImageEncoder::SamImageEncoder(nn::ModelLayout& layout, const SamConfig& confi
   neck3_ = nn::LayerNorm2d(neck, "3", d, kEncoderEps);
 }
 
+void SamImageEncoder::check_size(const at::Tensor& pixels) const {
+  const bool pictures = pixels.dim() == 4 && pixels.size(1) == 3;
+  if (!config_.use_abs_pos) {
+    if (pictures && pixels.size(2) >= config_.patch_size && pixels.size(3) >= config_.patch_size) return;
+    throw RequestError("SAM takes pictures [I,3,H,W] of at least one patch of {}, not {}", config_.patch_size,
+                       fmt::join(pixels.sizes(), "x"));
+  }
+  if (pictures && pixels.size(2) == config_.image_size && pixels.size(3) == config_.image_size) return;
+  throw RequestError(
+      "SAM takes pictures [I,3,{0},{0}], not {1}: resize the longest side to {0} and pad the other, or set image_size",
+      config_.image_size, fmt::join(pixels.sizes(), "x"));
+}
+
 at::Tensor SamImageEncoder::forward(const at::Tensor& pixels, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
                                     nn::Tensors* trace) const {
-  if (pixels.dim() != 4 || pixels.size(1) != 3 || pixels.size(2) != config_.image_size ||
-      pixels.size(3) != config_.image_size) {
-    throw RequestError("SAM takes pictures [I,3,{0},{0}], not {1}", config_.image_size, fmt::join(pixels.sizes(), "x"));
-  }
+  check_size(pixels);
   at::Tensor x = runner
                      .run(patch_unit_, {pixels},
                           [this](const nn::Tensors& in) {
                             const at::Tensor patches =
                                 patch_embed_(in.at(0).to(patch_embed_.weight()->value().scalar_type()));
-                            return nn::Tensors{patches.permute({0, 2, 3, 1}).add(pos_embed_->value())};
+                            const at::Tensor grid = patches.permute({0, 2, 3, 1});
+                            return nn::Tensors{pos_embed_ ? grid.add(pos_embed_->value()) : grid};
                           })
                      .at(0);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {

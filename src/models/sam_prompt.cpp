@@ -59,7 +59,8 @@ at::Tensor SamPromptEncoder::embed_points(const SamPrompts& prompts) const {
   }
   const at::Tensor code = encode(points.div(static_cast<double>(image_size_)));
   const at::Tensor kind = labels.unsqueeze(-1);
-  const at::Tensor placed = at::where(kind.eq(-1), at::zeros({1}, code.options()), code);
+  const at::Tensor nowhere = kind.eq(-1).logical_or(kind.eq(-10));
+  const at::Tensor placed = at::where(nowhere, at::zeros({1}, code.options()), code);
   const auto added = [&](std::int64_t label, const nn::Param& weight) {
     return kind.eq(label).to(code.scalar_type()).mul(weight->value());
   };

@@ -45,8 +45,8 @@ TEST_P(ShardedForward, GivesTheGoldensOutputsAndGradients) {
 
 INSTANTIATE_TEST_SUITE_P(Cli, ShardedForward,
                          testing::Combine(testing::Values("llama_grouped_left_padded", "llama_tied_llama3_rope",
-                                                          "clip_30px_gelu", "sam_facebook_names", "lisa_linear",
-                                                          "lora_all_rslora"),
+                                                          "clip_30px_gelu", "sam_facebook_names", "sam_package",
+                                                          "lisa_linear", "lora_all_rslora"),
                                           testing::Values(1, 2, 3)),
                          [](const auto& instance) {
                            return std::string(std::get<0>(instance.param)) + "_on_" +

@@ -49,7 +49,21 @@ TEST(ClipVision, RefusesAPictureOfAnotherSize) {
   nn::ModelLayout layout;
   const ClipVision clip(layout, small(), "vision_model");
   nn::LocalRunner runner;
-  EXPECT_THROW(clip.forward(at::randn({1, 3, 15, 14}), runner, {}), RequestError);
+  for (const std::int64_t width : {14, 16, 30}) {
+    try {
+      clip.forward(at::randn({1, 3, 15, width}), runner, {});
+      FAIL() << "no error for " << width;
+    } catch (const RequestError& error) {
+      EXPECT_NE(std::string(error.what()).find("not interpolated"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(ClipVision, PatchDropsTheClassTokenAlone) {
+  const at::Tensor hidden = at::randn({2, 5, 3});
+  EXPECT_TRUE(select_feature(hidden, select_feature_from_name("patch")).equal(hidden.narrow(1, 1, 4)));
+  EXPECT_TRUE(select_feature(hidden, select_feature_from_name("cls_patch")).equal(hidden));
+  EXPECT_THROW(select_feature_from_name("cls"), RequestError);
 }
 
 TEST(ClipVision, CountsSelectedLayersFromBothEnds) {

@@ -16,6 +16,7 @@ ForwardRequest request_for(const std::string& name, const std::string& grads) {
   ForwardRequest request;
   request.model = golden_model(name);
   request.grads = grads;
+  if (name == "clip_31px_patch_6") request.select_layer = 2;
   return request;
 }
 
@@ -41,9 +42,9 @@ TEST_P(ForwardGolden, EveryOutputAndGradientIsThatOfThePublicPackage) {
 
 INSTANTIATE_TEST_SUITE_P(Models, ForwardGolden,
                          testing::Values("llama_right_padded", "llama_grouped_left_padded", "llama_tied_llama3_rope",
-                                         "clip_28px", "clip_30px_gelu", "sam_transformers_names", "sam_facebook_names",
-                                         "sam_transformers_names_user", "sam_facebook_names_user", "lisa_linear",
-                                         "lisa_mlp"),
+                                         "clip_28px", "clip_30px_gelu", "clip_31px_patch_6", "sam_transformers_names",
+                                         "sam_facebook_names", "sam_transformers_names_user", "sam_facebook_names_user",
+                                         "sam_package", "sam_package_free_size", "lisa_linear", "lisa_mlp"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 class LisaGolden : public testing::TestWithParam<const char*> {};

@@ -9,8 +9,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "models/golden.hpp"
 #include "nn/support.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
 
 namespace tessera::models {
 namespace {
@@ -68,9 +70,10 @@ TEST(PostprocessMasks, CutsThePaddingBeforeItScales) {
   at::Tensor low = at::full({1, 1, 20, 20}, -1.0);
   low.narrow(3, 0, 10).fill_(1.0);
   const at::Tensor mask = postprocess_masks(low, 40, {40, 15}, {11, 7});
-  EXPECT_EQ(mask.sizes(), (at::IntArrayRef{1, 11, 7}));
+  EXPECT_EQ(mask.sizes(), (at::IntArrayRef{1, 1, 11, 7}));
   EXPECT_LT(mask.sub(1.0).abs().max().item<double>(), 1e-5);
-  EXPECT_EQ(postprocess_masks(at::zeros({0, 1, 20, 20}), 40, {40, 15}, {11, 7}).sizes(), (at::IntArrayRef{0, 11, 7}));
+  EXPECT_EQ(postprocess_masks(at::zeros({0, 3, 20, 20}), 40, {40, 15}, {11, 7}).sizes(),
+            (at::IntArrayRef{0, 3, 11, 7}));
 }
 
 TEST(MaskLosses, AreThoseOfTheReferenceOnAConstantMask) {
@@ -83,6 +86,47 @@ TEST(MaskLosses, AreThoseOfTheReferenceOnAConstantMask) {
   EXPECT_NEAR(mask_dice_sum(pred.narrow(0, 0, 1), target.narrow(0, 0, 1)).item<double>(), wanted, 1e-5);
   EXPECT_EQ(mask_bce_sum(pred.narrow(0, 0, 0), target.narrow(0, 0, 0)).item<double>(), 0.0);
   EXPECT_EQ(mask_dice_sum(pred.narrow(0, 0, 0), target.narrow(0, 0, 0)).item<double>(), 0.0);
+}
+
+TEST(SamConfig, ThePublishedSizesHaveThePackagesCounts) {
+  const auto all = nlohmann::json::parse(read_file(testing_support::golden_model("sam_published_sizes.json")));
+  ASSERT_EQ(all.size(), 3U);
+  for (const auto& [variant, counts] : all.items()) {
+    const SamConfig config = SamConfig::from_json({{"variant", variant}});
+    const auto number = [&, &sizes = counts](const char* key) { return sizes.at(key).get<std::int64_t>(); };
+    nn::ModelLayout encoder, prompts, decoder;
+    const SamImageEncoder a(encoder, config, "image_encoder");
+    const SamPromptEncoder b(nn::Scope(prompts, prompts.add_unit("p"), "prompt_encoder"), config);
+    const SamMaskDecoder c(nn::Scope(decoder, decoder.add_unit("d"), "mask_decoder"), config);
+    EXPECT_EQ(encoder.total_elements(), number("image_encoder")) << variant;
+    EXPECT_EQ(prompts.total_elements(), number("prompt_encoder")) << variant;
+    EXPECT_EQ(decoder.total_elements(), number("mask_decoder")) << variant;
+    // The Gaussian matrix is a buffer, which the package does not count.
+    const std::size_t tensors = encoder.params().size() + prompts.params().size() + decoder.params().size() - 1;
+    EXPECT_EQ(static_cast<std::int64_t>(tensors), number("tensors")) << variant;
+  }
+}
+
+TEST(SamConfig, RefusesWhatItsArithmeticDoesNotCover) {
+  for (const char* text :
+       {R"({"vision_config": {"hidden_act": "relu"}})", R"({"mask_decoder_config": {"attention_downsample_rate": 4}})",
+        R"({"prompt_encoder_config": {"hidden_size": 128}})", R"({"vision_config": {"layer_norm_eps": 1e-5}})"}) {
+    EXPECT_THROW(SamConfig::from_transformers(nlohmann::json::parse(text)), RequestError) << text;
+  }
+  EXPECT_EQ(SamConfig::from_transformers(nlohmann::json::object()).embed_dim, 768);
+  EXPECT_THROW(SamConfig::from_json({{"variant", "vit_s"}}), RequestError);
+}
+
+TEST(SamPromptEncoder, APaddingPointIsAZeroVector) {
+  nn::ModelLayout layout;
+  const SamPromptEncoder prompts(nn::Scope(layout, layout.add_unit("p"), "prompt_encoder"), small());
+  nn::materialize(layout, 1);
+  SamPrompts given;
+  given.points = at::full({1, 2, 2}, 7.0);
+  given.labels = at::full({1, 2}, -10, at::kLong);
+  const at::Tensor sparse = prompts(given).sparse;
+  EXPECT_EQ(sparse.narrow(1, 0, 2).abs().max().item<double>(), 0.0);
+  EXPECT_GT(sparse.narrow(1, 2, 1).abs().max().item<double>(), 0.0);  // the point that stands for no box
 }
 
 TEST(SamConfig, NamesAKeyThatIsWrong) {

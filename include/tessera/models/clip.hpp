@@ -29,6 +29,13 @@ struct ClipVisionConfig {
   static ClipVisionConfig from_json(const nlohmann::json& json);
 };
 
+/// LLaVA's mm_vision_select_feature: the patches without or with the class token in front.
+enum class SelectFeature : std::uint8_t { patch, cls_patch };
+/// Throws RequestError for another name.
+SelectFeature select_feature_from_name(const std::string& name);
+/// hidden [B,1+P,H] to [B,P,H] or [B,1+P,H].
+at::Tensor select_feature(const at::Tensor& hidden, SelectFeature feature);
+
 class ClipLayer {
  public:
   ClipLayer(const nn::Scope& scope, const ClipVisionConfig& config);

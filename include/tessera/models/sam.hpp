@@ -33,14 +33,19 @@ struct SamConfig {  // the defaults are ViT-H
   std::int64_t iou_head_depth = 3;
   std::int64_t iou_head_hidden_dim = 256;
   double norm_eps = 1e-5;  ///< of the two-way blocks' norms; transformers' own configs say 1e-6
+  bool qkv_bias = true;
+  bool use_abs_pos = true;  ///< without it the encoder takes pictures of any size
+  bool use_rel_pos = true;
   std::int64_t grid() const { return image_size / patch_size; }
-  /// `sam_config` of a LISA folder; absent keys are ViT-H's. Throws RequestError naming the key.
+  /// `sam_config` of a LISA folder; absent keys are those of `variant` ("vit_b", "vit_l" or "vit_h"; absent: ViT-H).
+  /// Throws RequestError naming the key.
   static SamConfig from_json(const nlohmann::json& json);
   /// config.json of transformers' SamModel (vision_config, prompt_encoder_config, mask_decoder_config).
   static SamConfig from_transformers(const nlohmann::json& json);
 };
 
-/// One ViT block: attention in windows (or over the whole grid), decomposed relative positions.
+/// One ViT block: attention in windows (or over the whole grid), decomposed relative positions. On a grid that is not
+/// the table's the table is resized linearly, as segment_anything does.
 class SamBlock {
  public:
   SamBlock(const nn::Scope& scope, const SamConfig& config, std::int64_t index);
@@ -59,11 +64,14 @@ class SamBlock {
 class SamImageEncoder {
  public:
   SamImageEncoder(nn::ModelLayout& layout, const SamConfig& config, const std::string& prefix);
-  /// pixels f32 [I,3,S,S], normalised and padded, to [I,D,h,w]. `trace` receives every block's output.
+  /// pixels f32 [I,3,S,S], normalised and padded, to [I,D,h,w]. `trace` receives every block's output. Without absolute
+  /// positions the pictures may be [I,3,H,W] of any size from one patch up. Throws RequestError for another size.
   at::Tensor forward(const at::Tensor& pixels, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
                      nn::Tensors* trace = nullptr) const;
 
  private:
+  void check_size(const at::Tensor& pixels) const;
+
   SamConfig config_;
   nn::UnitId patch_unit_ = -1;
   nn::UnitId neck_unit_ = -1;
@@ -77,7 +85,7 @@ class SamImageEncoder {
 /// User prompts of one image set: points in pixels of the padded S x S picture; every part may be undefined.
 struct SamPrompts {
   at::Tensor points;  ///< f32 [n,k,2] (x, y)
-  at::Tensor labels;  ///< i64 [n,k]: 1 foreground, 0 background, -1 none
+  at::Tensor labels;  ///< i64 [n,k]: 1 foreground, 0 background, -1 none, -10 padding (transformers': a zero vector)
   at::Tensor boxes;   ///< f32 [n,4] x0 y0 x1 y1
   at::Tensor masks;   ///< f32 [n or 1,1,4h,4w] logits
   at::Tensor text;    ///< [n,D]
@@ -177,7 +185,7 @@ class SamMaskDecoder {
 };
 
 /// Mask logits at the original size, fp32: bilinear to S x S, padding cut off, bilinear to the original.
-/// low_res [n,1,4h,4w] to [n,H,W]; n may be 0.
+/// low_res [n,m,4h,4w] to [n,m,H,W]; n may be 0.
 at::Tensor postprocess_masks(const at::Tensor& low_res, std::int64_t image_size, ImageSize resized, ImageSize original);
 
 /// Sums over the masks of one image: pred [n,H,W] logits, target [n,H,W] (not clipped). 0 for n = 0.

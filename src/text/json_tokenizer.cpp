@@ -130,7 +130,11 @@ std::unique_ptr<const Tokenizer::Impl> make_json_tokenizer(const Folder& folder,
                                           "'" + folder.model_file.string() + "'");
   AddedTokens& added = impl->added;
   added.size = impl->model->size();
-  for (const AddedToken& token : file.added) added.add(token, *impl->model);
+  for (AddedToken token : file.added) {
+    // The library goes by the vocabulary where it has the token, whatever id is written beside it.
+    if (impl->model->id_of(token.content)) token.id = -1;
+    added.add(std::move(token), *impl->model);
+  }
   if (folder.added_decoder) {
     for (const auto& [id, token] : *folder.added_decoder) added.add(token, *impl->model);
   }

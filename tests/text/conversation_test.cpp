@@ -67,8 +67,6 @@ std::vector<json> cases_of(const json& golden, const std::string& model) {
 class ReferenceModel : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ReferenceModel, LisaCollatesTheSameIdsAndLabels) {
-  std::string reason;
-  if (!testing_support::have_model(GetParam(), reason)) GTEST_SKIP() << reason;
   const std::vector<json> cases = cases_of(testing_support::read_golden("conversation_lisa"), GetParam());
   Tokenizers tokenizers;
   int refused = 0;
@@ -97,14 +95,13 @@ TEST_P(ReferenceModel, LisaCollatesTheSameIdsAndLabels) {
   EXPECT_GT(refused, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Lisa, ReferenceModel, ::testing::Values("mistral_v1", "llama2"),
+INSTANTIATE_TEST_SUITE_P(Lisa, ReferenceModel,
+                         ::testing::ValuesIn(testing_support::available_models({"mistral_v1", "llama2"})),
                          [](const auto& model) { return model.param; });
 
 class LlavaModel : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(LlavaModel, TrainsOnTheSameIdsAndLabels) {
-  std::string reason;
-  if (!testing_support::have_model(GetParam(), reason)) GTEST_SKIP() << reason;
   const std::vector<json> cases = cases_of(testing_support::read_golden("conversation_llava"), GetParam());
   Tokenizers tokenizers;
   int mismatches = 0;
@@ -140,7 +137,9 @@ TEST_P(LlavaModel, TrainsOnTheSameIdsAndLabels) {
   EXPECT_GT(mismatches, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Llava, LlavaModel, ::testing::Values("mistral_v1", "llama2", "gpt_neox_20b", "qwen"),
+INSTANTIATE_TEST_SUITE_P(Llava, LlavaModel,
+                         ::testing::ValuesIn(testing_support::available_models({"mistral_v1", "llama2", "gpt_neox_20b",
+                                                                                "qwen"})),
                          [](const auto& model) { return model.param; });
 
 TEST(Conversation, SystemTextsAreThePublishedOnes) {

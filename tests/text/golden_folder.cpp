@@ -90,10 +90,18 @@ json read_golden(const std::string& name) {
   return json::parse(read_file(golden_dir() / "data" / (name + ".json")));
 }
 
-bool have_model(const std::string& model, std::string& reason) {
-  if (model != "llama2" || fs::exists(llama_folder() / "tokenizer.model")) return true;
-  reason = "LLaMA's tokenizer may not be redistributed and is not in " + llama_folder().lexically_normal().string();
-  return false;
+bool have_model(const std::string& model) {
+  return model != "llama2" || fs::exists(llama_folder() / "tokenizer.model");
+}
+
+std::vector<std::string> available_goldens(std::vector<std::string> names) {
+  std::erase_if(names, [](const std::string& name) { return !have_model(read_golden(name).at("model")); });
+  return names;
+}
+
+std::vector<std::string> available_models(std::vector<std::string> models) {
+  std::erase_if(models, [](const std::string& model) { return !have_model(model); });
+  return models;
 }
 
 void put_model(const std::string& model, const fs::path& folder) {
@@ -116,6 +124,10 @@ void put_model(const std::string& model, const fs::path& folder) {
 void put_golden_folder(const json& golden, const fs::path& folder) {
   put_model(golden.at("model").get<std::string>(), folder);
   for (const auto& [file, content] : golden.at("files").items()) write_file(folder / file, content.dump());
+  if (!golden.contains("json_added")) return;
+  json root = json::parse(read_file(folder / "tokenizer.json"));
+  for (const json& token : golden.at("json_added")) root["added_tokens"].push_back(token);
+  write_file(folder / "tokenizer.json", root.dump());
 }
 
 text::TokenizerRules golden_rules(const json& golden) {

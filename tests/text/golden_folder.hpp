@@ -11,9 +11,11 @@ namespace tessera::testing_support {
 
 std::filesystem::path golden_dir();
 nlohmann::json read_golden(const std::string& name);
-/// False when the model may not be redistributed and is not on this machine; `reason` then says where it was looked
-/// for.
-bool have_model(const std::string& model, std::string& reason);
+/// Whether the model's files are on this machine: always, but for LLaMA's own, which may not be redistributed.
+bool have_model(const std::string& model);
+/// The names among `names` whose golden's model is there.
+std::vector<std::string> available_goldens(std::vector<std::string> names);
+std::vector<std::string> available_models(std::vector<std::string> models);
 /// Copies (unpacks) the files of `model` into `folder`.
 void put_model(const std::string& model, const std::filesystem::path& folder);
 /// put_model and the golden's JSON files.

@@ -26,8 +26,6 @@ class PublicTokenizer : public ::testing::TestWithParam<std::string> {};
 // Goldens: tests/golden/text/make_tokenizer_goldens.py, at least 200 hard strings each.
 TEST_P(PublicTokenizer, GivesTheSameIdsPiecesAndText) {
   const json golden = testing_support::read_golden(GetParam());
-  std::string reason;
-  if (!testing_support::have_model(golden.at("model"), reason)) GTEST_SKIP() << reason;
   const TempDir folder;
   testing_support::put_golden_folder(golden, folder.path());
   const Tokenizer tokenizer = load_tokenizer(folder.path(), testing_support::golden_rules(golden));
@@ -44,10 +42,11 @@ TEST_P(PublicTokenizer, GivesTheSameIdsPiecesAndText) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, PublicTokenizer,
-                         ::testing::Values("m431_bare", "m431_lisa_in_memory", "m431_lisa_folder", "m431_new_rules",
-                                           "m431_map_of_strings", "m437_bare", "m437_new_rules", "m437_added_legacy",
-                                           "m437_decoder", "t437_tiny", "t437_tiny_new_rules", "l431_lisa_in_memory",
-                                           "l437_new_rules", "l437_bare", "q437_slow", "q437_fast", "n437_bare"),
+                         ::testing::ValuesIn(testing_support::available_goldens(
+                             {"m431_bare", "m431_lisa_in_memory", "m431_lisa_folder", "m431_new_rules",
+                              "m431_map_of_strings", "m437_bare", "m437_new_rules", "m437_added_legacy", "m437_decoder",
+                              "t437_tiny", "t437_tiny_new_rules", "l431_lisa_in_memory", "l437_new_rules", "l437_bare",
+                              "q437_slow", "q437_fast", "n437_bare", "n437_flags"})),
                          [](const auto& golden) { return golden.param; });
 
 TEST(Tokenizer, FollowsRelease431WhereTheFolderBringsSeg) {
@@ -119,31 +118,6 @@ TEST(Tokenizer, NamesTheFileThatIsBroken) {
   }
   write_file(folder / "added_tokens.json", std::string(100000, '[') + std::string(100000, ']'));
   EXPECT_NE(error_of(folder.path()).find("nested"), std::string::npos);
-}
-
-// Each cut and each flipped bit of a small real model is refused or works; none may crash.
-TEST(Tokenizer, SurvivesSentencepieceFilesThatLie) {
-  const TempDir folder;
-  testing_support::put_model("tok512", folder.path());
-  const std::string good = testing_support::read_file(folder / "tokenizer.model");
-  int refused = 0;
-  const auto attempt = [&](const std::string& bytes) {
-    write_file(folder / "tokenizer.model", bytes);
-    try {
-      const Tokenizer tokenizer = load_tokenizer(folder.path());
-      tokenizer.decode(tokenizer.encode_ids("Once upon a time, \xE4\xBD\xA0"));
-    } catch (const RequestError&) {
-      ++refused;
-    }
-  };
-  for (std::size_t cut = 0; cut < good.size(); cut += 211) attempt(good.substr(0, cut));
-  EXPECT_GT(refused, 10);
-  for (std::size_t i = 0; i < 400; ++i) {
-    std::string bytes = good;
-    bytes[(i * 7919) % bytes.size()] = static_cast<char>(i * 37 + 128);
-    attempt(bytes);
-  }
-  EXPECT_GT(refused, 40);
 }
 
 }  // namespace

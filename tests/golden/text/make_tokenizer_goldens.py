@@ -142,6 +142,26 @@ def neox_goldens(args, texts):
                         "rows": rows(tokenizer, texts)})
 
 
+FLAGGED = [
+    {"id": 50277, **entry("[SEG]", special=False, lstrip=True, rstrip=True)},
+    {"id": 50278, **entry("<im_start>", single_word=True)},
+    {"id": 50279, **entry("caf\u00e9", special=False, normalized=True)},
+    {"id": 50280, **entry("<im_end>", rstrip=True, normalized=True)},
+    {"id": 50281, **entry("seg", special=False, single_word=True, lstrip=True, normalized=True)},
+]
+
+
+def flagged_goldens(args, texts):
+    """Added tokens with every flag, in tokenizer.json."""
+    full = json.loads(pathlib.Path(f"{args.tokenizers}/gpt_neox_20b/tokenizer.json").read_text())
+    full["added_tokens"] += FLAGGED
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "tokenizer.json").write_text(json.dumps(full))
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+    write("n437_flags", {"release": "4.37", "model": "gpt_neox_20b", "files": {}, "add": [], "json_added": FLAGGED,
+                         "size": len(tokenizer), "rows": rows(tokenizer, texts)})
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokenizers", required=True)
@@ -152,6 +172,7 @@ def main():
     if RELEASE == "4.37":
         qwen_goldens(args, texts)
         neox_goldens(args, texts)
+        flagged_goldens(args, texts)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,13 @@ void check_size(Size size, std::string_view label, const DecodeOptions& options)
   }
 }
 
+void check_plausible(Size size, std::int64_t holds, std::int64_t bytes, std::string_view label) {
+  if (size.height * size.width > holds) {
+    throw RequestError("{}: the file is truncated: {} bytes cannot hold {} x {} pixels (width x height)", label, bytes,
+                       size.width, size.height);
+  }
+}
+
 }  // namespace codec
 
 std::string_view name_of(Format format) noexcept {

@@ -168,6 +168,10 @@ Image decode_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& opti
   if (header.channels != 1 && header.channels != 3 && header.channels != 4) {
     throw RequestError("{}: a JPEG of {} components is not supported (1, 3 or 4 are)", label, header.channels);
   }
+  // A Huffman-coded block group takes a bit at least and covers 32 x 32 pixels at most; arithmetic coding has no such
+  // bound.
+  if (!reader.info().arith_code)
+    check_plausible(header.size, (std::ssize(bytes) * 8 + 64) * 1024, std::ssize(bytes), label);
   const auto space = header.channels == 1 ? JCS_GRAYSCALE : header.channels == 3 ? JCS_RGB : JCS_CMYK;
   if (!reader.start(space)) refuse(reader, label);
 

@@ -49,15 +49,18 @@ class Reader {
         png_set_gray_to_rgb(png_);
       }
     }
-    png_set_interlace_handling(png_);
+    passes_ = png_set_interlace_handling(png_);
     png_read_update_info(png_, info_);
     return true;
   }
 
-  /// Reads the pixels and on to IEND.
-  bool read_pixels(png_bytep* rows) {
+  /// Reads the pixels and on to IEND. Row by row: png_read_image wants a table of pointers, which for a picture one pixel
+  /// wide is larger than the picture.
+  bool read_pixels(png_bytep pixels, std::size_t row_bytes, std::size_t height) {
     if (setjmp(escape_)) return false;
-    png_read_image(png_, rows);
+    for (int pass = 0; pass < passes_; ++pass) {
+      for (std::size_t y = 0; y < height; ++y) png_read_row(png_, pixels + y * row_bytes, nullptr);
+    }
     png_read_end(png_, nullptr);
     return true;
   }
@@ -69,6 +72,7 @@ class Reader {
     header.palette = png_get_color_type(png_, info_) == PNG_COLOR_TYPE_PALETTE;
     return header;
   }
+  int bits_per_pixel() const { return png_get_channels(png_, info_) * png_get_bit_depth(png_, info_); }
   std::size_t row_bytes() const { return png_get_rowbytes(png_, info_); }
   std::span<const png_color> palette() const {
     png_colorp colours = nullptr;
@@ -101,9 +105,15 @@ class Reader {
   png_structp png_ = nullptr;
   png_infop info_ = nullptr;
   bool cut_short_ = false;
+  int passes_ = 1;
   std::jmp_buf escape_;
   char message_[256] = {};
 };
+
+/// Deflate expands a byte to 1032 at most.
+void check_plausible_png(const Reader& reader, Size size, Bytes bytes, std::string_view label) {
+  check_plausible(size, (std::ssize(bytes) * 1032 + 1024) * 8 / reader.bits_per_pixel(), std::ssize(bytes), label);
+}
 
 [[noreturn]] void refuse(const Reader& reader, std::string_view label) {
   throw RequestError("{}: {}: {}", label, reader.cut_short() ? "the PNG is truncated" : "the PNG cannot be decoded",
@@ -126,9 +136,7 @@ void read_all(Reader& reader, std::string_view label, std::uint8_t* pixels, std:
               std::size_t row_bytes) {
   if (reader.row_bytes() != row_bytes)
     throw RunError("{}: libpng gives rows of {} bytes, {} expected", label, reader.row_bytes(), row_bytes);
-  std::vector<png_bytep> rows(static_cast<std::size_t>(height));
-  for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = pixels + y * row_bytes;
-  if (!reader.read_pixels(rows.data())) refuse(reader, label);
+  if (!reader.read_pixels(pixels, row_bytes, static_cast<std::size_t>(height))) refuse(reader, label);
 }
 
 std::vector<std::uint8_t> read_samples(Reader& reader, std::string_view label, Size size,
@@ -175,6 +183,7 @@ Image decode_png(Bytes bytes, std::string_view label, const DecodeOptions& optio
   if (!reader.read_header()) refuse(reader, label);
   const Header header = reader.header();
   check_size(header.size, label, options);
+  check_plausible_png(reader, header.size, bytes, label);
   const bool grey16 = header.channels == 1 && header.bit_depth == 16;
   if (!reader.set_up(header.palette || grey16)) refuse(reader, label);
   Image image(header.size.height, header.size.width);
@@ -193,6 +202,7 @@ LabelMap decode_png_labels(Bytes bytes, std::string_view label, const DecodeOpti
   if (!reader.read_header()) refuse(reader, label);
   const Header header = reader.header();
   check_size(header.size, label, options);
+  check_plausible_png(reader, header.size, bytes, label);
   if (header.channels != 1 || header.bit_depth > 8) {
     throw RequestError("{}: a label map must be a palette or 8-bit grey PNG; this one has {} channels of {} bits",
                        label, header.channels, header.bit_depth);

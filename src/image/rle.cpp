@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "tessera/core/error.hpp"
 
@@ -73,17 +75,14 @@ void check_whole(const Rle& rle) {
   }
 }
 
-/// Points of the boundary on a grid five times as fine, in drawing order.
-struct Boundary {
-  std::vector<std::int64_t> x, y;
-};
-
 constexpr double kFiner = 5;
 
-Boundary trace(std::span<const double> xy) {
+/// Calls visit(x, y) for the points of the boundary on a grid five times as fine, in drawing order. They are not kept:
+/// a few numbers in a file can stand for millions of them.
+template <class Visit>
+void trace(std::span<const double> xy, Visit visit) {
   const std::size_t corners = xy.size() / 2;
   const auto fine = [&](std::size_t i) { return static_cast<std::int64_t>(kFiner * xy[i % (2 * corners)] + .5); };
-  Boundary boundary;
   for (std::size_t i = 0; i < corners; ++i) {
     std::int64_t xs = fine(2 * i), ys = fine(2 * i + 1), xe = fine(2 * i + 2), ye = fine(2 * i + 3);
     const std::int64_t dx = std::abs(xe - xs), dy = std::abs(ye - ys);
@@ -96,45 +95,56 @@ Boundary trace(std::span<const double> xy) {
       const std::int64_t t = flip ? length - d : d;
       const auto other =
           static_cast<std::int64_t>(static_cast<double>(flat ? ys : xs) + slope * static_cast<double>(t) + .5);
-      boundary.x.push_back(flat ? t + xs : other);
-      boundary.y.push_back(flat ? other : t + ys);
+      flat ? visit(t + xs, other) : visit(other, t + ys);
     }
   }
-  return boundary;
 }
 
-/// Column-major places where the boundary passes from one pixel column's centre line to the other side.
-std::vector<std::int64_t> crossings(const Boundary& b, Size size) {
+/// Column-major places where the boundary passes from one pixel column's centre line to the other side; at most one a
+/// column and edge.
+std::vector<std::int64_t> crossings(std::span<const double> xy, Size size) {
   std::vector<std::int64_t> places;
-  for (std::size_t j = 1; j < b.x.size(); ++j) {
-    if (b.x[j] == b.x[j - 1]) continue;
-    const double column = (static_cast<double>(b.x[j] < b.x[j - 1] ? b.x[j] : b.x[j] - 1) + .5) / kFiner - .5;
-    if (std::floor(column) != column || column < 0 || column > static_cast<double>(size.width - 1)) continue;
-    const double row = (static_cast<double>(std::min(b.y[j], b.y[j - 1])) + .5) / kFiner - .5;
+  std::int64_t last_x = 0, last_y = 0;
+  bool first = true;
+  trace(xy, [&](std::int64_t x, std::int64_t y) {
+    const std::int64_t from_x = std::exchange(last_x, x), from_y = std::exchange(last_y, y);
+    if (std::exchange(first, false) || x == from_x) return;
+    const double column = (static_cast<double>(x < from_x ? x : x - 1) + .5) / kFiner - .5;
+    if (std::floor(column) != column || column < 0 || column > static_cast<double>(size.width - 1)) return;
+    const double row = (static_cast<double>(std::min(y, from_y)) + .5) / kFiner - .5;
     const double clamped = std::ceil(std::clamp(row, 0.0, static_cast<double>(size.height)));
     places.push_back(static_cast<std::int64_t>(column) * size.height + static_cast<std::int64_t>(clamped));
-  }
+  });
   return places;
 }
 
 }  // namespace
 
 Rle rle_encode(const Mask& mask) {
-  Rle rle{mask.height, mask.width, {}};
   pixels_of(mask.size(), "mask");
+  // Columns are turned into rows some at a time, so that both sides stay in the cache and runs are found by memchr.
+  constexpr std::int64_t kColumns = 64;
+  Rle rle{mask.height, mask.width, {}};
+  std::vector<std::uint8_t> turned(static_cast<std::size_t>(std::min(kColumns, mask.width) * mask.height));
   bool inside = false;
-  std::uint32_t run = 0;
-  for (std::int64_t x = 0; x < mask.width; ++x) {
+  std::size_t run = 0;
+  for (std::int64_t left = 0; left < mask.width; left += kColumns) {
+    const std::int64_t columns = std::min(kColumns, mask.width - left);
     for (std::int64_t y = 0; y < mask.height; ++y) {
-      if ((mask.data[static_cast<std::size_t>(y * mask.width + x)] != 0) != inside) {
-        rle.counts.push_back(run);
-        run = 0;
-        inside = !inside;
-      }
-      ++run;
+      const std::uint8_t* row = mask.row(y) + left;
+      for (std::int64_t x = 0; x < columns; ++x) turned[static_cast<std::size_t>(x * mask.height + y)] = row[x] != 0;
+    }
+    const std::uint8_t *at = turned.data(), *end = at + columns * mask.height;
+    while (at < end) {
+      const auto* change =
+          static_cast<const std::uint8_t*>(std::memchr(at, !inside, static_cast<std::size_t>(end - at)));
+      run += static_cast<std::size_t>((change ? change : end) - at);
+      if (!change) break;
+      rle.counts.push_back(static_cast<std::uint32_t>(run));
+      run = 0, inside = !inside, at = change;
     }
   }
-  rle.counts.push_back(run);
+  rle.counts.push_back(static_cast<std::uint32_t>(run));
   return rle;
 }
 
@@ -214,7 +224,7 @@ Rle rle_from_polygon(std::span<const double> xy, Size size, std::string_view lab
                          size.width, size.height);
   }
   const std::int64_t pixels = pixels_of(size, label);
-  std::vector<std::int64_t> places = crossings(trace(xy), size);
+  std::vector<std::int64_t> places = crossings(xy, size);
   places.push_back(pixels);
   std::sort(places.begin(), places.end());
   // Two crossings at one place cancel: their empty run joins its neighbours.

@@ -69,6 +69,19 @@ TEST(Image, SaysWhatIsWrong) {
   EXPECT_THAT(reason("made_bad_text.png"), HasSubstr("6e 6f 74"));
 }
 
+TEST(Image, RefusesMorePixelsThanTheFileCanHoldBeforeTakingMemory) {
+  std::string jpeg = image_file("made_progressive_444.jpg");
+  const std::size_t frame = jpeg.find("\xff\xc2");
+  ASSERT_NE(frame, std::string::npos);
+  jpeg.replace(frame + 5, 4, "\x32\x00\x32\x00", 4);  // 12800 x 12800
+  EXPECT_THAT(refusal([&] { decode(bytes_of(jpeg), "j"); }), HasSubstr("cannot hold 12800 x 12800"));
+  std::string png = image_file("basn2c08.png");
+  png.replace(16, 8, std::string("\0\0\x32\0\0\0\x32\0", 8));
+  const auto sum = static_cast<std::uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(png.data() + 12), 17));
+  for (std::size_t i = 0; i < 4; ++i) png[29 + i] = static_cast<char>(sum >> (24 - 8 * i));
+  EXPECT_THAT(refusal([&] { decode(bytes_of(png), "p"); }), HasSubstr("cannot hold 12800 x 12800"));
+}
+
 TEST(Image, IsCutAnywhereWithoutHarm) {
   for (const std::string name :
        {"made_progressive_444.jpg", "made_alpha.webp", "basn3p04.png", "made_cmyk.jpg", "iftbwn0g16.png"}) {

@@ -12,7 +12,7 @@ import zlib
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from pycocotools import mask as coco
 from transformers import CLIPImageProcessor, LlavaNextImageProcessor
 from transformers.image_processing_utils import select_best_resolution
@@ -93,6 +93,16 @@ def anyres(image, size, grid):
     canvas.paste(whole.resize(inner, Image.Resampling.BICUBIC), (left // 2, top // 2))
     tiles = [canvas.crop((x, y, x + size, y + size)) for y in range(0, best_height, size) for x in range(0, best_width, size)]
     return [np.array(v) for v in [whole.resize((size, size), Image.Resampling.BICUBIC), *tiles]], left % 2 == 0 and top % 2 == 0
+
+
+def enhanced():
+    cases = []
+    for kind in ("Brightness", "Contrast", "Color"):
+        for i, factor in enumerate((0.0, 0.37, 0.8, 1.0, 1.25, 2.6)):
+            image = Image.fromarray(noise(11 + i, 17, 500 + i))
+            out = np.array(getattr(ImageEnhance, kind)(image).enhance(factor))
+            cases.append({"kind": kind, "seed": 500 + i, "size": [11 + i, 17], "factor": factor, "rgb": crc(out)})
+    write("enhance", cases)
 
 
 def preprocessed():
@@ -228,6 +238,7 @@ def run_lengths():
 if __name__ == "__main__":
     decoded()
     resized()
+    enhanced()
     preprocessed()
     drawn()
     run_lengths()

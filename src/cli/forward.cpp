@@ -60,7 +60,7 @@ models::TensorMap run_sharded(const models::ForwardRequest& request, const model
                               const models::TensorMap& inputs, shard::Engine& engine) {
   const bool graph = !request.grads.empty();
   const at::AutoGradMode mode(graph);
-  engine.begin_step(graph);
+  engine.begin_step();
   engine.begin_pass(graph ? shard::Pass::train : shard::Pass::eval);
   auto result = model.run(inputs, engine);
   if (graph) {
@@ -101,6 +101,7 @@ int run_forward(const std::vector<std::string>& args, Session& session) {
     engine = std::make_unique<shard::Engine>(model->layout(), devices.fabric(), config);
     engine->load(model->weights(), {});
   });
+  engine->settle();
   const auto outputs = run_sharded(request, *model, inputs, *engine);
   comm::on_rank_zero(session.world(), [&] {
     io::write_tensors(flags.outputs, outputs);

@@ -77,7 +77,7 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   shard::PlanRequest request;
   request.world = static_cast<int>(flags.ranks);
   request.engine.compute = train::compute_type(flags.precision);
-  request.engine.resident_frozen = flags.resident_frozen;
+  request.engine.policy.frozen = flags.resident_frozen ? shard::Placement::resident : shard::Placement::world;
   request.micro_batches = flags.grad_accumulation_steps;
   request.has_backward = train::has_backward;
   const auto plan = shard::make_plan(layout, request);
@@ -96,7 +96,7 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   std::printf("  sum of the above    %s = 1/%lld of %s and padding\n", gib(plan.memory.sharded()).c_str(),
               static_cast<long long>(flags.ranks), gib(plan.whole_state).c_str());
   std::printf("  gathered at once    %s at most (of it %s held through a step)\n",
-              gib(plan.memory.gathered_peak).c_str(), gib(plan.memory.held + plan.memory.resident).c_str());
+              gib(plan.memory.gathered_peak).c_str(), gib(plan.memory.held).c_str());
   std::printf("traffic per rank and step of %lld micro-batches\n",
               static_cast<long long>(flags.grad_accumulation_steps));
   std::printf("  gathered            %s\n", gib(plan.gathered_sent).c_str());

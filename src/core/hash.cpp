@@ -18,7 +18,9 @@ struct FreeState {
 
 }  // namespace
 
-std::uint64_t xxh3_64(const void* data, std::size_t bytes) noexcept { return XXH3_64bits(data, bytes); }
+std::uint64_t xxh3_64(const void* data, std::size_t bytes) noexcept {
+  return XXH3_64bits(data, bytes);
+}
 
 struct Hash128::State {
   std::unique_ptr<XXH3_state_t, FreeState> value{XXH3_createState()};
@@ -42,7 +44,9 @@ std::string Hash128::hex() const {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-std::string hash_hex128(std::string_view bytes) { return Hash128().update(bytes).hex(); }
+std::string hash_hex128(std::string_view bytes) {
+  return Hash128().update(bytes).hex();
+}
 
 std::string hash_file_hex128(const std::filesystem::path& path) {
   constexpr std::int64_t kPiece = std::int64_t{1} << 20;

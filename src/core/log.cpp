@@ -19,10 +19,18 @@ Log::Log(int rank, int size, bool verbose, bool quiet) : rank_(rank) {
 void Log::write(Level level, std::string_view text) const {
   if (!sink_) return;
   switch (level) {
-    case Level::debug: sink_->debug(text); break;
-    case Level::info: sink_->info(text); break;
-    case Level::warn: sink_->warn("warning: {}", text); break;
-    case Level::error: sink_->error("error: {}", text); break;
+    case Level::debug:
+      sink_->debug(text);
+      break;
+    case Level::info:
+      sink_->info(text);
+      break;
+    case Level::warn:
+      sink_->warn("warning: {}", text);
+      break;
+    case Level::error:
+      sink_->error("error: {}", text);
+      break;
   }
 }
 

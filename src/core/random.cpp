@@ -20,6 +20,8 @@ std::uint64_t RandomSequence::below(std::uint64_t n) noexcept {
   return x % n;
 }
 
-double RandomSequence::uniform() noexcept { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
+double RandomSequence::uniform() noexcept {
+  return static_cast<double>(next() >> 11) * 0x1.0p-53;
+}
 
 }  // namespace tessera

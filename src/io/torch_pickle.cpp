@@ -112,8 +112,8 @@ void check_tensor(const PickledTensor& tensor, const std::string& origin, const 
   if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) return;
   const std::int64_t numel = tensor.storage->numel;
   if (*checked_numel(tensor.shape) > numel) {  // a few bytes in the file could stand for any amount of memory
-    throw RequestError("'{}' tensor '{}': shape {} over a storage of {} elements; save it with .contiguous()", origin, name,
-                       shape_text(tensor.shape), numel);
+    throw RequestError("'{}' tensor '{}': shape {} over a storage of {} elements; save it with .contiguous()", origin,
+                       name, shape_text(tensor.shape), numel);
   }
   std::int64_t last = tensor.offset;
   bool inside = last < numel;

@@ -12,8 +12,10 @@ namespace tessera::shard {
 
 AdamW::AdamW(Engine& engine, AdamWConfig config, std::vector<ParamGroup> groups,
              const std::function<std::size_t(const nn::ParamState&)>& group_of)
-    : config_(config), groups_(std::move(groups)), device_(engine.config().device) {
+    : config_(config), groups_(std::move(groups)) {
   for (auto& slice : engine.trained()) {
+    // Segments end at a multiple of the alignment, padding included (zeros that stay zeros), so that whether an element
+    // falls into a vector or into the rest of a loop does not depend on the number of ranks.
     std::int64_t begin = 0;
     std::size_t current = 0;
     std::int64_t end = 0;
@@ -31,7 +33,7 @@ AdamW::AdamW(Engine& engine, AdamWConfig config, std::vector<ParamGroup> groups,
         begin = piece.slice_begin;
         current = group;
       }
-      end = piece.slice_begin + piece.count;
+      end = (piece.slice_begin + piece.count + GroupLayout::kAlign - 1) / GroupLayout::kAlign * GroupLayout::kAlign;
     }
     flush();
   }
@@ -40,20 +42,22 @@ AdamW::AdamW(Engine& engine, AdamWConfig config, std::vector<ParamGroup> groups,
 void AdamW::step(double grad_scale) {
   const at::NoGradGuard no_grad;
   ++steps_;
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device_);
   // The fused kernel divides gradients by its grad_scale and advances the step count itself.
-  const auto inverse = grad_scale == 1.0 ? std::optional<at::Tensor>() : at::full({1}, 1.0 / grad_scale, options);
+  auto number = [](double value, const at::Tensor& beside) {
+    return at::full({}, value, at::TensorOptions().dtype(at::kFloat).device(beside.device()));
+  };
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     std::vector<at::Tensor> masters, grads, avgs, avg_sqs, counts;
     for (const auto& s : segments_) {
       if (s.group != g) continue;
       masters.push_back(s.master);
-      grads.push_back(s.grad);
+      grads.push_back(s.grad.to(s.master.device()));  // a copy only where masters are offloaded
       avgs.push_back(s.exp_avg);
       avg_sqs.push_back(s.exp_avg_sq);
-      counts.push_back(at::full({}, static_cast<double>(steps_), options));
+      counts.push_back(number(static_cast<double>(steps_), s.master));
     }
     if (masters.empty()) continue;
+    const auto inverse = grad_scale == 1.0 ? std::optional<at::Tensor>() : number(1.0 / grad_scale, masters.front());
     at::_fused_adamw_(masters, grads, avgs, avg_sqs, {}, counts, groups_[g].lr, config_.beta1, config_.beta2,
                       groups_[g].weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false, inverse);
   }

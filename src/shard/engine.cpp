@@ -1,12 +1,12 @@
 #include "tessera/shard/engine.hpp"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/dot.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <chrono>
-#include <cmath>
+#include <algorithm>
 
 #include "shard/engine_impl.hpp"
 #include "tessera/core/error.hpp"
@@ -14,206 +14,129 @@
 namespace tessera::shard {
 
 Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, EngineConfig config_in)
-    : layout(layout_in), fabric(fabric_in), config(config_in), pool(config_in.device) {
-  const auto compute = scalar_type(config.compute);
-  for (const auto& unit : layout.units()) {
-    UnitState state;
-    state.fused = unit.fused;
-    state.adapted = unit.adapted;
-    std::vector<nn::Param> frozen, trained;
-    for (const auto& p : unit.params) (p->trainable ? trained : frozen).push_back(p);
-    // Fused units are small: they stay fp32, so that gradients add up in fp32 over the micro-batches of a step.
-    const auto type = unit.fused ? at::kFloat : compute;
-    for (const bool is_trained : {false, true}) {
-      auto& params = is_trained ? trained : frozen;
-      if (params.empty()) continue;
-      state.groups.push_back(
-          std::make_unique<Group>(params, is_trained, type, config.device, fabric.rank(), fabric.size()));
+    : layout(layout_in), fabric(fabric_in), config(std::move(config_in)), pool(config.device) {
+  for (std::size_t u = 0; u < layout.units().size(); ++u) {
+    const auto& unit = layout.units()[u];
+    const auto& policy = config.policy_of(u);
+    UnitState s;
+    s.fused = unit.fused;
+    s.needs_graph = unit.adapted;
+    s.recompute = policy.recompute;
+    for (const auto& part : parts_of(unit, policy, config)) {
+      if (part.spec.trained && !unit.fused && !s.recompute && config.reproducible && config.layer_major > 1) {
+        throw RequestError(
+            "micro-batches that run layer by layer have the same bits as one by one only if unit '{}' is recomputed in "
+            "backward: turn gradient checkpointing on, or reproducible sums off",
+            unit.name);
+      }
+      s.needs_graph = s.needs_graph || part.spec.trained;
+      s.groups.push_back(static_cast<int>(groups.size()));
+      groups.push_back(std::make_unique<Group>(part.params, part.spec, fabric));
+      group_unit.push_back(static_cast<int>(u));
+      use.bytes.push_back(unit.fused ? 0 : groups.back()->sizes().gather);
     }
-    state.trained = !trained.empty();
-    units_.push_back(std::move(state));
+    units.push_back(std::move(s));
   }
-  for (auto& unit : units_) {
-    for (auto& group : unit.groups) {
-      if (!group->trained()) continue;
-      TrainedSlice slice;
-      slice.layout = &group->layout();
-      slice.pieces = group->layout().pieces(fabric.rank());
-      slice.master = group->shard();
-      slice.grad = group->grad_shard();
-      slice.exp_avg = at::zeros_like(slice.master);
-      slice.exp_avg_sq = at::zeros_like(slice.master);
-      trained_slices.push_back(std::move(slice));
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    for (const auto owner : layout.units()[u].borrows) {
+      const auto own = units.at(static_cast<std::size_t>(owner)).groups;
+      units[u].groups.insert(units[u].groups.end(), own.begin(), own.end());
+      units[u].needs_graph = units[u].needs_graph || units[static_cast<std::size_t>(owner)].needs_graph;
     }
+    use.of_unit.push_back(units[u].fused ? std::vector<int>{} : units[u].groups);
   }
+  for (auto& g : groups) {
+    if (!g->trained()) continue;
+    TrainedSlice slice;
+    slice.layout = &g->layout();
+    slice.pieces = g->layout().pieces(fabric.rank());
+    slice.master = g->shard();
+    slice.grad = g->grad_shard();
+    slice.exp_avg = at::zeros_like(slice.master);
+    slice.exp_avg_sq = at::zeros_like(slice.master);
+    trained_slices.push_back(std::move(slice));
+  }
+  issued.resize(groups.size());
   anchor = at::ones({1}, at::TensorOptions().device(config.device)).set_requires_grad(true);
 }
 
-void Engine::Impl::timed_wait(const std::function<void()>& wait) {
-  const auto start = std::chrono::steady_clock::now();
-  wait();
-  comm_wait_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-void Engine::Impl::gather(UnitState& unit) {
-  for (auto& group : unit.groups) group->start_gather(*fabric.gather, pool);
-}
-
-void Engine::Impl::let_go(UnitState& unit) {
-  for (auto& group : unit.groups) {
-    if (!keeps(*group)) group->release();
-  }
-}
-
-void Engine::Impl::follow_trace(nn::UnitId unit) {
-  if (pass == Pass::free_order) return;
-  auto& trace = traces[pass];
-  if (!trace.recorded) {
-    trace.order.push_back(unit);
-  } else if (position >= trace.order.size() || trace.order[position] != unit) {
-    throw RunError(
-        "shard: unit '{}' is call {} of this pass, but the recorded order has {} there; the units a model runs "
-        "must not depend on its batch",
-        name(unit), position,
-        position < trace.order.size() ? "'" + name(trace.order[position]) + "'" : std::string("its end"));
-  }
-  ++position;
-}
-
-void Engine::Impl::prefetch_next() {
-  if (!config.prefetch || pass == Pass::free_order) return;
-  const auto& trace = traces[pass];
-  if (trace.recorded && position < trace.order.size()) gather(state(trace.order[position]));
-}
-
-void Engine::Impl::acquire(nn::UnitId unit) {
-  auto& s = state(unit);
-  if (s.fused) return;  // bound from begin_step to end_step
-  if (s.users++ > 0) return;
-  follow_trace(unit);
-  gather(s);
-  timed_wait([&] {
-    for (auto& group : s.groups) group->finish_gather();
-  });
-  for (auto& group : s.groups) group->bind_params();
-  prefetch_next();
-}
-
-void Engine::Impl::release(nn::UnitId unit) {
-  auto& s = state(unit);
-  if (s.fused || --s.users > 0) return;
-  for (auto& group : s.groups) group->unbind_params();
-  // The last unit of forward is the first of backward: what the next call uses stays.
-  if (pass != Pass::free_order) {
-    const auto& trace = traces[pass];
-    if (trace.recorded && position < trace.order.size() && trace.order[position] == unit) return;
-  }
-  let_go(s);
-}
-
-void Engine::Impl::open_grads(UnitState& unit) {
-  for (auto& group : unit.groups) group->open_grads(pool);
-}
-
-void Engine::Impl::start_reduce(UnitState& unit) {
-  finish_reductions();  // one in flight: it overlaps the next unit's backward and bounds the memory
-  for (auto& group : unit.groups) {
-    if (!group->grads_open()) continue;
-    group->start_reduce(*fabric.reduce, pool);
-    if (group->reducing()) reducing.push_back(group.get());
-  }
-}
-
-void Engine::Impl::finish_reductions() {
-  timed_wait([&] {
-    for (Group* group : reducing) group->finish_reduce();
-  });
-  reducing.clear();
-}
-
-void Engine::Impl::enter_backward(nn::UnitId unit) {
-  auto& s = state(unit);
-  if (s.in_backward) throw RunError("shard: unit '{}' entered backward twice", name(unit));
-  s.in_backward = true;
-  acquire(unit);
-  open_grads(s);
-}
-
-void Engine::Impl::leave_backward(nn::UnitId unit) {
-  auto& s = state(unit);
-  if (!s.in_backward) return;
-  s.in_backward = false;
-  start_reduce(s);
-  release(unit);
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-
 Engine::Engine(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config)
-    : impl_(std::make_unique<Impl>(layout, fabric, config)) {}
+    : impl_(std::make_unique<Impl>(layout, fabric, std::move(config))) {}
 
 Engine::~Engine() {
-  for (auto& unit : impl_->units_) {
-    for (auto& group : unit.groups) group->unbind_params();
+  for (auto& g : impl_->groups) g->unbind_params();
+}
+
+void Engine::begin_step() {
+  auto& e = *impl_;
+  e.events.clear();
+  e.gradient_norms.clear();
+  for (auto& unit : e.units) {
+    if (!unit.fused) continue;
+    for (const int id : unit.groups) e.gather(id);
+    for (const int id : unit.groups) {
+      e.group(id).finish_gather();
+      e.group(id).bind_params();
+    }
   }
 }
 
-void Engine::begin_step(bool with_gradients) {
-  auto& e = *impl_;
-  for (auto& unit : e.units_) {
-    if (!unit.fused) continue;
-    e.gather(unit);
-    for (auto& group : unit.groups) {
-      group->finish_gather();
-      group->bind_params();
-    }
-    if (with_gradients) e.open_grads(unit);
-  }
+void Engine::Impl::open_pass(Pass which, int micro_batches) {
+  if (which != last_pass) drop_idle();
+  pass = last_pass = which;
+  position = 0;
+  lane_count = micro_batches;
+  if (pass == Pass::train) open_fused_grads();
 }
 
 void Engine::begin_pass(Pass pass) {
-  impl_->pass = pass;
-  impl_->position = 0;
+  impl_->open_pass(pass, 1);
 }
 
 void Engine::end_pass() {
   auto& e = *impl_;
   e.finish_reductions();
-  if (e.pass != Pass::free_order) {
-    auto& trace = e.traces[e.pass];
-    if (trace.recorded && e.position != trace.order.size()) {
+  if (auto* order = e.schedule()) {
+    if (order->recorded() && e.position != order->order().size()) {
       throw RunError(
           "shard: the pass ended after {} of {} recorded units, before '{}'; the units a model runs must not "
           "depend on its batch",
-          e.position, trace.order.size(), e.name(trace.order[e.position]));
+          e.position, order->order().size(), e.name(order->order()[e.position]));
     }
-    trace.recorded = true;
+    order->close();
+    e.trim_idle();
+  } else {
+    e.drop_idle();
   }
-  for (auto& unit : e.units_) {
-    if (!unit.fused && unit.users == 0) e.let_go(unit);
-  }
+  if (e.pass == Pass::train && e.config.reproducible) e.reduce_fused();
   e.pass = Pass::free_order;
   e.position = 0;
+  e.lane_count = 1;
 }
 
 nn::Tensors Engine::run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn) {
   auto& e = *impl_;
   auto& s = e.state(unit);
-  bool needs_graph = at::GradMode::is_enabled() && (s.trained || s.adapted);
-  for (const auto& t : inputs)
-    needs_graph = needs_graph || (at::GradMode::is_enabled() && t.defined() && t.requires_grad());
+  if (e.lanes) e.lanes->meet(unit);
+  const std::size_t lane = e.lanes ? e.lanes->lane() : 0;
+  const bool graph = at::GradMode::is_enabled();
+  bool needs_graph = graph && s.needs_graph;
+  for (const auto& t : inputs) needs_graph = needs_graph || (graph && t.defined() && t.requires_grad());
 
-  e.acquire(unit);
+  e.fabric.gather->progress();
+  if (lane == 0) e.acquire(unit);
+  const auto start = TraceLog::Clock::now();
   nn::Tensors outputs;
   if (!needs_graph) {
     const at::NoGradGuard no_grad;
     outputs = fn(inputs);
-  } else if (e.config.checkpoint_activations) {
+  } else if (s.recompute) {
     outputs = run_checkpointed(e, unit, inputs, fn, e.anchor);
   } else {
     outputs = mark_outputs(e, unit, fn(mark_inputs(e, unit, inputs)));
   }
-  e.release(unit);
+  if (e.trace != nullptr) e.span(TraceLog::Row::compute, "forward " + e.name(unit), start);
+  if (lane + 1 == static_cast<std::size_t>(e.lane_count)) e.release(unit);
   return outputs;
 }
 
@@ -222,42 +145,55 @@ void Engine::backward(const at::Tensor& loss) {
   run_backward(loss);
   e.anchor.mutable_grad() = at::Tensor();
   // Units whose inputs carry no gradient have nothing that would end their backward; they close here, in layout order.
-  for (std::size_t i = 0; i < e.units_.size(); ++i) e.leave_backward(static_cast<nn::UnitId>(i));
+  for (std::size_t u = 0; u < e.units.size(); ++u) {
+    while (e.units[u].entered > 0) e.close_backward(static_cast<nn::UnitId>(u));
+  }
   e.finish_reductions();
 }
 
-void Engine::reduce_held() {
+void Engine::run_layer_major(const std::vector<std::function<at::Tensor()>>& forwards) {
   auto& e = *impl_;
-  for (auto& unit : e.units_) {
-    if (!unit.fused) continue;
-    e.start_reduce(unit);
+  const auto count = forwards.size();
+  if (static_cast<int>(count) != e.config.layer_major) {
+    throw RunError("shard: {} micro-batches run layer by layer, the plan has {}", count, e.config.layer_major);
   }
-  e.finish_reductions();
+  e.open_pass(Pass::train, static_cast<int>(count));
+  std::vector<at::Tensor> losses(count);
+  std::vector<std::function<void()>> functions;
+  // Backward takes the last lane first; micro-batches must come in order in the sum, so the last lane runs the first.
+  for (std::size_t lane = 0; lane < count; ++lane) {
+    const auto micro = count - 1 - lane;
+    functions.emplace_back([&, micro] { losses[micro] = forwards[micro](); });
+  }
+  e.lanes = std::make_unique<Lanes>(functions);
+  struct Leave {
+    Impl& impl;
+    ~Leave() { impl.lanes.reset(); }
+  };
+  {
+    const Leave leave{e};
+    e.lanes->run();
+  }
+  at::Tensor total = losses.front();
+  for (std::size_t i = 1; i < count; ++i) total = at::add(total, losses[i]);
+  backward(total);
+  end_pass();
+}
+
+void Engine::reduce_held() {
+  impl_->reduce_fused();
 }
 
 void Engine::end_step() {
   auto& e = *impl_;
   const at::NoGradGuard no_grad;
   for (auto& slice : e.trained_slices) slice.grad.zero_();
-  for (auto& unit : e.units_) {
-    if (!unit.fused) continue;
-    for (auto& group : unit.groups) group->unbind_params();
-    e.let_go(unit);
+  for (std::size_t i = 0; i < e.groups.size(); ++i) {
+    auto& g = *e.groups[i];
+    const bool fused = e.units[static_cast<std::size_t>(e.group_unit[i])].fused;
+    if (fused) g.unbind_params();
+    if (fused || g.trained()) g.release();  // the optimiser has changed what was gathered
   }
-}
-
-double Engine::grad_norm() const {
-  const at::NoGradGuard no_grad;
-  double sum = 0;
-  for (const auto& slice : impl_->trained_slices) {
-    constexpr std::int64_t kBlock = 1 << 16;  // fp32 within a block, fp64 across blocks
-    for (std::int64_t at = 0; at < slice.grad.numel(); at += kBlock) {
-      const auto part = slice.grad.narrow(0, at, std::min(kBlock, slice.grad.numel() - at));
-      sum += at::dot(part, part).item<double>();
-    }
-  }
-  impl_->fabric.control->all_reduce({&sum, 1, comm::DType::f64});
-  return std::sqrt(sum);
 }
 
 std::vector<TrainedSlice>& Engine::trained() noexcept {
@@ -267,62 +203,61 @@ std::vector<TrainedSlice>& Engine::trained() noexcept {
 void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void()>& fn) {
   auto& e = *impl_;
   auto& s = e.state(unit);
-  if (s.users > 0) throw RunError("shard: unit '{}' is in use while it should be gathered alone", e.name(unit));
   const at::NoGradGuard no_grad;
-  const auto compute = scalar_type(e.config.compute);
   std::vector<std::pair<BufferPool::Block, at::Tensor>> masters;
-  for (auto& group : s.groups) {
-    if (!exact || !group->trained() || compute == at::kFloat || s.fused) {
-      group->start_gather(*e.fabric.gather, e.pool);
-      group->finish_gather();
-      group->bind_params();
+  for (const int id : s.groups) {
+    auto& g = e.group(id);
+    if (g.users > 0) throw RunError("shard: unit '{}' is in use while it should be gathered alone", e.name(unit));
+    if (!exact || !g.trained() || g.spec().compute == at::kFloat) {
+      g.start_gather(e.pool);
+      g.finish_gather();
+      g.bind_params();
       continue;
     }
-    auto block = e.pool.take(group->layout().full() * 4);
-    const at::Tensor full = at::from_blob(block.data(), {group->layout().full()}, group->shard().options());
-    e.fabric.gather->all_gather(buffer_of(group->shard()), buffer_of(full));
-    for (const auto& t : group->layout().tensors())
-      t.param->bind(full.narrow(0, t.offset, t.numel).view(t.param->shape));
+    auto block = e.pool.take(g.layout().full() * 4);
+    const at::Tensor full = at::from_blob(block.data(), {g.layout().full()}, g.grad_shard().options());
+    const at::Tensor mine = full.narrow(0, e.fabric.rank() * g.layout().slice(), g.layout().slice());
+    mine.copy_(g.shard());
+    e.fabric.gather->all_gather(buffer_of(mine), buffer_of(full));
+    for (const auto& t : g.layout().tensors()) t.param->bind(full.narrow(0, t.offset, t.numel).view(t.param->shape));
     masters.emplace_back(std::move(block), full);
   }
   fn();
-  for (auto& group : s.groups) group->unbind_params();
-  if (!s.fused) e.let_go(s);
-  if (s.fused) {
-    for (auto& group : s.groups) group->release();
+  for (const int id : s.groups) {
+    e.group(id).unbind_params();
+    e.group(id).release();
   }
 }
 
 void Engine::with_gradients(nn::UnitId unit, const std::function<void(const nn::ParamState&, const at::Tensor&)>& fn) {
   auto& e = *impl_;
   const at::NoGradGuard no_grad;
-  for (auto& group : e.state(unit).groups) {
-    if (!group->trained()) continue;
-    auto block = e.pool.take(group->layout().full() * 4);
-    const at::Tensor full = at::from_blob(block.data(), {group->layout().full()}, group->shard().options());
-    e.fabric.gather->all_gather(buffer_of(group->grad_shard()), buffer_of(full));
-    for (const auto& t : group->layout().tensors())
-      fn(*t.param, full.narrow(0, t.offset, t.numel).view(t.param->shape));
+  for (const int id : e.state(unit).groups) {
+    auto& g = e.group(id);
+    if (!g.trained()) continue;
+    auto block = e.pool.take(g.layout().full() * 4);
+    const at::Tensor full = at::from_blob(block.data(), {g.layout().full()}, g.grad_shard().options());
+    e.fabric.gather->all_gather(buffer_of(g.grad_shard()), buffer_of(full));
+    for (const auto& t : g.layout().tensors()) fn(*t.param, full.narrow(0, t.offset, t.numel).view(t.param->shape));
   }
 }
 
 MemoryReport Engine::memory() const {
   MemoryReport report;
-  for (const auto& unit : impl_->units_) {
-    for (const auto& group : unit.groups) {
-      const auto bytes = static_cast<std::int64_t>(group->shard().nbytes());
-      const auto full = group->layout().full() * static_cast<std::int64_t>(group->shard().element_size());
-      if (group->trained()) {
-        report.master += bytes;
-        report.gradients += bytes;
-        report.optimizer += 2 * bytes;
-      } else {
-        report.frozen += bytes;
-      }
-      if (group->whole()) continue;
-      if (unit.fused) report.held += group->trained() ? 2 * full : full;
-      if (impl_->keeps(*group)) report.resident += full;
+  for (std::size_t i = 0; i < impl_->groups.size(); ++i) {
+    const auto& g = *impl_->groups[i];
+    const auto bytes = static_cast<std::int64_t>(g.shard().nbytes());
+    if (g.trained()) {
+      report.master += bytes;
+      report.gradients += bytes;
+      report.optimizer += 2 * bytes;
+    } else {
+      report.frozen += bytes;
     }
+    if (g.spec().on_host) report.host += (g.trained() ? 3 : 1) * bytes;
+    if (!g.spec().fused) continue;
+    const int lanes = impl_->config.reproducible ? impl_->config.layer_major : 1;
+    report.held += g.sizes().gather + g.sizes().grads * lanes;
   }
   report.gathered_peak = impl_->pool.peak();
   return report;
@@ -339,6 +274,9 @@ const comm::Fabric& Engine::fabric() const noexcept {
 }
 const EngineConfig& Engine::config() const noexcept {
   return impl_->config;
+}
+void Engine::set_trace(TraceLog* trace) noexcept {
+  impl_->trace = trace;
 }
 double Engine::take_comm_wait() {
   return std::exchange(impl_->comm_wait_s, 0.0);

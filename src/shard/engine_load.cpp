@@ -73,10 +73,11 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
 
   const at::NoGradGuard no_grad;
   std::vector<float> buffer;
-  for (auto& unit : e.units_) {
-    for (auto& group : unit.groups) {
+  {
+    for (auto& group : e.groups) {
       group->shard().zero_();
-      for (const auto& piece : group->layout().pieces(e.fabric.rank())) {
+      const at::Tensor target = group->loaded();
+      for (const auto& piece : group->loaded_pieces()) {
         const auto& param = *group->layout().tensors()[piece.tensor].param;
         const auto* info = source.find(param.name);
         const std::int64_t in_file = info == nullptr ? 0 : info->numel();
@@ -93,7 +94,7 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
             nn::fill_init(param, policy.seed, begin + from_file, count - from_file, buffer.data() + from_file);
           }
           const at::Tensor chunk = at::from_blob(buffer.data(), {count}, at::TensorOptions().dtype(at::kFloat));
-          group->shard().narrow(0, piece.slice_begin + done, count).copy_(chunk);
+          target.narrow(0, piece.slice_begin + done, count).copy_(chunk);
         }
       }
     }
@@ -104,14 +105,14 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
 std::uint64_t Engine::frozen_digest() const {
   auto& e = *impl_;
   std::uint64_t digest = 0;
-  for (const auto& unit : e.units_) {
-    for (const auto& group : unit.groups) {
+  {
+    for (const auto& group : e.groups) {
       if (group->trained()) continue;
-      for (const auto& piece : group->layout().pieces(e.fabric.rank())) {
+      const at::Tensor source = group->loaded();
+      for (const auto& piece : group->loaded_pieces()) {
         const auto& param = *group->layout().tensors()[piece.tensor].param;
         const std::uint64_t key = hash_name(param.name);
-        const at::Tensor part = group->shard()
-                                    .narrow(0, piece.slice_begin, piece.count)
+        const at::Tensor part = source.narrow(0, piece.slice_begin, piece.count)
                                     .to(c10::Device(c10::DeviceType::CPU), at::kFloat)
                                     .contiguous();
         const auto* values = part.const_data_ptr<float>();

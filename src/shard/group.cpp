@@ -1,26 +1,15 @@
 #include "shard/group.hpp"
 
-#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "tessera/core/error.hpp"
 
 namespace tessera::shard {
-
-at::ScalarType scalar_type(ComputeType type) noexcept {
-  switch (type) {
-    case ComputeType::bf16:
-      return at::kBFloat16;
-    case ComputeType::f16:
-      return at::kHalf;
-    case ComputeType::f32:
-      break;
-  }
-  return at::kFloat;
-}
 
 comm::DType comm_type(at::ScalarType type) {
   switch (type) {
@@ -45,77 +34,132 @@ comm::Buffer buffer_of(const at::Tensor& flat) {
   return {flat.mutable_data_ptr(), flat.numel(), comm_type(flat.scalar_type())};
 }
 
+JobShape shape_of(const comm::Fabric& fabric) noexcept {
+  return {fabric.size(), fabric.nodes()};
+}
+
 namespace {
+
 at::Tensor tensor_over(const BufferPool::Block& block, std::int64_t elements, at::ScalarType type, c10::Device device) {
   return at::from_blob(block.data(), {elements}, at::TensorOptions().dtype(type).device(device));
 }
+
+std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& shape) {
+  std::vector<std::int64_t> strides(shape.size());
+  std::int64_t step = 1;
+  for (std::size_t d = strides.size(); d-- > 0;) {
+    strides[d] = step;
+    step *= shape[d];
+  }
+  return strides;
+}
+
 }  // namespace
 
-Group::Group(std::vector<nn::Param> params, bool trained, at::ScalarType compute, c10::Device device, int rank,
-             int world)
-    : layout_(params, world), trained_(trained), compute_(compute), rank_(rank) {
-  const auto options = at::TensorOptions().device(device);
-  shard_ = at::zeros({layout_.slice()}, options.dtype(trained ? at::kFloat : compute));
-  if (trained) grad_shard_ = at::zeros({layout_.slice()}, options.dtype(at::kFloat));
-  whole_ = world == 1 && shard_.scalar_type() == compute;
-
-  const at::NoGradGuard no_grad;
-  at::Tensor carrier;
-  if (whole_) {
-    carrier = shard_;
-  } else {
-    carrier = at::empty({0}, options.dtype(compute));
-    carrier.storage().unsafeGetStorageImpl()->set_resizable(false);
-    carrier.storage().set_nbytes(static_cast<std::size_t>(layout_.full()) * c10::elementSize(compute));
-  }
-  storage_ = carrier.storage();
-  for (const auto& placed : layout_.tensors()) {
-    std::vector<std::int64_t> strides(placed.param->shape.size());
-    std::int64_t step = 1;
-    for (std::size_t d = strides.size(); d-- > 0;) {
-      strides[d] = step;
-      step *= placed.param->shape[d];
-    }
-    at::Tensor view = at::empty({0}, options.dtype(compute));
-    view.set_(storage_, placed.offset, placed.param->shape, strides);
-    if (trained) view.set_requires_grad(true);
-    views_.push_back(std::move(view));
-  }
+Group::Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric)
+    : spec_(spec), fabric_(&fabric), layout_(params, fabric.size()) {
+  const auto job = shape_of(fabric);
+  sizes_ = sizes_of(layout_, spec, job);
+  parts_ = spec.parts(job);
+  const bool in_node = !spec.trained && spec.placement == Placement::node;
+  part_ = parts_ == 1 ? 0 : in_node ? fabric.node_rank() : fabric.rank();
+  const bool pinned = spec.on_host && !spec.device.is_cpu();
+  const auto home =
+      at::TensorOptions().device(spec.on_host ? c10::Device(c10::DeviceType::CPU) : spec.device).pinned_memory(pinned);
+  shard_ = at::zeros({layout_.full() / parts_}, home.dtype(spec.home_type()));
+  if (spec.trained)
+    grad_shard_ = at::zeros({layout_.slice()}, at::TensorOptions().device(spec.device).dtype(at::kFloat));
+  whole_ = sizes_.gather == 0;
+  make_views();
   if (whole_) state_ = State::gathered;
 }
 
-void Group::attach(const BufferPool::Block& block) {
-  // A non-owning pointer: the block stays with the group, so that releasing never depends on who still holds a view.
-  storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(
-      block.data(), block.data(), [](void*) {}, storage_.device()));
+void Group::make_views() {
+  const at::NoGradGuard no_grad;
+  const auto options = at::TensorOptions().device(spec_.device).dtype(spec_.compute);
+  at::Tensor carrier = shard_;
+  if (!whole_) {
+    carrier = at::empty({0}, options);
+    carrier.storage().unsafeGetStorageImpl()->set_resizable(false);
+    carrier.storage().set_nbytes(static_cast<std::size_t>(layout_.full()) * c10::elementSize(spec_.compute));
+  }
+  storage_ = carrier.storage();
+  for (const auto& placed : layout_.tensors()) {
+    at::Tensor view = at::empty({0}, options);
+    view.set_(storage_, placed.offset, placed.param->shape, contiguous_strides(placed.param->shape));
+    if (spec_.trained) view.set_requires_grad(true);
+    views_.push_back(std::move(view));
+  }
 }
 
-void Group::start_gather(comm::Communicator& comm, BufferPool& pool) {
+at::Tensor Group::loaded() const {
+  const auto slice = layout_.slice();
+  if (parts_ == fabric_->size()) return shard_;
+  return shard_.narrow(0, (parts_ == 1 ? fabric_->rank() : fabric_->node()) * slice, slice);
+}
+
+std::vector<Piece> Group::loaded_pieces() const {
+  const auto slice = layout_.slice();
+  if (parts_ == fabric_->size() || parts_ == 1) return layout_.pieces(fabric_->rank());
+  return layout_.pieces_in(part_ * shard_.numel() + fabric_->node() * slice, slice);
+}
+
+void Group::share_loaded(BufferPool& pool) {
+  if (parts_ == fabric_->size()) return;
+  comm::Communicator& comm = parts_ == 1 ? *fabric_->gather : *fabric_->cross_gather;
+  const at::NoGradGuard no_grad;
+  const at::Tensor mine = loaded();
+  if (!spec_.on_host || spec_.device.is_cpu()) {
+    comm.all_gather(buffer_of(mine), buffer_of(shard_));
+    return;
+  }
+  const auto block = pool.take(static_cast<std::int64_t>(shard_.nbytes()));
+  const at::Tensor staged = tensor_over(block, shard_.numel(), shard_.scalar_type(), spec_.device);
+  const at::Tensor slot = staged.narrow(0, mine.storage_offset(), mine.numel());
+  slot.copy_(mine);
+  comm.all_gather(buffer_of(slot), buffer_of(staged));
+  shard_.copy_(staged);
+}
+
+void Group::attach(void* data) {
+  // A non-owning pointer: the block stays with the group, so that releasing never depends on who still holds a view.
+  storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(
+      data, data, [](void*) {}, storage_.device()));
+}
+
+at::Tensor Group::own_slot(const at::Tensor& full) const {
+  return full.narrow(0, part_ * shard_.numel(), shard_.numel());
+}
+
+void Group::start_gather(BufferPool& pool) {
   if (state_ != State::released) return;
-  const auto bytes = layout_.full() * static_cast<std::int64_t>(c10::elementSize(compute_));
-  weights_ = pool.take(bytes);
-  at::Tensor full = tensor_over(weights_, layout_.full(), compute_, shard_.device());
+  weights_ = pool.take(sizes_.gather);
+  at::Tensor full = tensor_over(weights_, layout_.full(), spec_.compute, spec_.device);
   const at::NoGradGuard no_grad;
   at::Tensor source = shard_;
-  if (source.scalar_type() != compute_) {  // cast into this rank's own slot, then gather in place
-    source = full.narrow(0, rank_ * layout_.slice(), layout_.slice());
-    source.copy_(shard_);
+  if (spec_.on_host || source.scalar_type() != spec_.compute) {  // into this rank's own slot, then gathered in place
+    source = own_slot(full);
+    source.copy_(shard_, /*non_blocking=*/true);
   }
-  gather_ = comm.start_all_gather(buffer_of(source), buffer_of(full));
+  if (parts_ > 1) {
+    const bool in_node = !spec_.trained && spec_.placement == Placement::node;
+    comm::Communicator& comm = in_node && fabric_->node_gather != nullptr ? *fabric_->node_gather : *fabric_->gather;
+    gather_ = comm.start_all_gather(buffer_of(source), buffer_of(full));
+  }
   state_ = State::gathering;
 }
 
 void Group::finish_gather() {
   if (state_ == State::gathering) {
     gather_.wait();
-    attach(weights_);
+    attach(weights_.data());
     state_ = State::gathered;
   }
   if (state_ != State::gathered) throw RunError("shard: a group is used before its gather was started");
 }
 
 void Group::release() {
-  if (whole_) return;
+  if (whole_ || state_ == State::released) return;
   if (state_ == State::gathering) finish_gather();
   storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(nullptr, storage_.device()));
   weights_.reset();
@@ -130,55 +174,70 @@ void Group::unbind_params() {
   for (const auto& placed : layout_.tensors()) placed.param->unbind();
 }
 
-void Group::open_grads(BufferPool& pool) {
-  if (!trained_ || grads_open_) return;
+void Group::open_grads(BufferPool& pool, int lanes) {
+  if (!spec_.trained || grads_open_) return;
   const at::NoGradGuard no_grad;
-  if (whole_) {
+  lanes_ = 1;
+  next_lane_ = 0;
+  if (whole_ && !spec_.separate_grads) {
     grad_full_ = grad_shard_;  // accumulates in place; end_step zeroes it
   } else {
-    const auto bytes = layout_.full() * static_cast<std::int64_t>(c10::elementSize(compute_));
-    grad_block_ = pool.take(bytes);
-    grad_full_ = tensor_over(grad_block_, layout_.full(), compute_, shard_.device());
+    finish_reduce();  // of the micro-batch before, if it is still under way
+    lanes_ = lanes;
+    const auto elements = layout_.full() * lanes;
+    grad_block_ = pool.take(elements * static_cast<std::int64_t>(c10::elementSize(spec_.compute)));
+    grad_full_ = tensor_over(grad_block_, elements, spec_.compute, spec_.device);
     grad_full_.zero_();
   }
-  for (std::size_t i = 0; i < views_.size(); ++i) {
-    const auto& placed = layout_.tensors()[i];
-    views_[i].mutable_grad() = grad_full_.narrow(0, placed.offset, placed.numel).view(placed.param->shape);
-  }
   grads_open_ = true;
+  use_lane(0);
 }
 
-void Group::start_reduce(comm::Communicator& comm, BufferPool& pool) {
+void Group::use_lane(int lane) {
   if (!grads_open_) return;
-  grads_open_ = false;
-  for (auto& view : views_) view.mutable_grad() = at::Tensor();
-  if (whole_) {
-    grad_full_ = at::Tensor();
-    return;
+  const auto begin = layout_.full() * std::min(lane, lanes_ - 1);
+  for (std::size_t i = 0; i < views_.size(); ++i) {
+    const auto& placed = layout_.tensors()[i];
+    views_[i].mutable_grad() = grad_full_.narrow(0, begin + placed.offset, placed.numel).view(placed.param->shape);
   }
+}
+
+void Group::start_reduce(BufferPool& pool, at::Tensor* norms) {
+  if (!grads_open_) return;
+  finish_reduce();
   const at::NoGradGuard no_grad;
-  if (compute_ != at::kFloat) {  // reductions run in fp32 whatever the compute type
-    BufferPool::Block wide = pool.take(layout_.full() * 4);
-    at::Tensor full32 = tensor_over(wide, layout_.full(), at::kFloat, shard_.device());
+  if (spec_.compute != at::kFloat) {  // reductions run in fp32 whatever the compute type
+    BufferPool::Block wide = pool.take(layout_.full() * 4 * lanes_);
+    at::Tensor full32 = tensor_over(wide, layout_.full() * lanes_, at::kFloat, spec_.device);
     full32.copy_(grad_full_);
     grad_full_ = full32;
     grad_block_ = wide;
   }
-  reduce_block_ = pool.take(layout_.slice() * 4);
-  reduced_ = tensor_over(reduce_block_, layout_.slice(), at::kFloat, shard_.device());
-  reduce_ = comm.start_reduce_scatter(buffer_of(grad_full_), buffer_of(reduced_), comm::ReduceOp::sum);
+  const at::Tensor lane = grad_full_.narrow(0, layout_.full() * next_lane_, layout_.full());
+  if (++next_lane_ == lanes_) {
+    grads_open_ = false;
+    for (auto& view : views_) view.mutable_grad() = at::Tensor();
+  }
+  if (norms != nullptr) {
+    std::vector<at::Tensor> parts;
+    for (const auto& placed : layout_.tensors()) parts.push_back(lane.narrow(0, placed.offset, placed.numel));
+    *norms = at::stack(at::_foreach_norm(parts, 1));
+  }
+  if (fabric_->size() > 1) {
+    reduce_ = fabric_->reduce->start_reduce_scatter_add(buffer_of(lane), buffer_of(grad_shard_));
+  } else if (grad_block_) {
+    grad_shard_.add_(lane);
+  }
   reducing_ = true;
 }
 
 void Group::finish_reduce() {
   if (!reducing_) return;
   reduce_.wait();
-  const at::NoGradGuard no_grad;
-  grad_shard_.add_(reduced_);
-  reduced_ = grad_full_ = at::Tensor();
-  reduce_block_.reset();
-  grad_block_.reset();
   reducing_ = false;
+  if (grads_open_) return;
+  grad_full_ = at::Tensor();
+  grad_block_.reset();
 }
 
 }  // namespace tessera::shard

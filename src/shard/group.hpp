@@ -3,60 +3,72 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Storage.h>
 
-#include <optional>
 #include <vector>
 
-#include "tessera/comm/communicator.hpp"
+#include "shard/group_spec.hpp"
+#include "tessera/comm/fabric.hpp"
 #include "tessera/shard/buffer_pool.hpp"
-#include "tessera/shard/engine.hpp"
-#include "tessera/shard/group_layout.hpp"
 
 namespace tessera::shard {
 
-at::ScalarType scalar_type(ComputeType type) noexcept;
 comm::DType comm_type(at::ScalarType type);
 comm::Buffer buffer_of(const at::Tensor& flat);
+JobShape shape_of(const comm::Fabric& fabric) noexcept;
 
 class Group {
  public:
-  Group(std::vector<nn::Param> params, bool trained, at::ScalarType compute, c10::Device device, int rank, int world);
+  Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric);
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
-  bool trained() const noexcept { return trained_; }
+  bool trained() const noexcept { return spec_.trained; }
+  const GroupSpec& spec() const noexcept { return spec_; }
   const GroupLayout& layout() const noexcept { return layout_; }
-  at::Tensor& shard() noexcept { return shard_; }  ///< frozen: compute type; trained: fp32 master
+  // What this rank keeps: its slice, its node's slice, or all of it. Frozen: compute type; trained: fp32 master.
+  at::Tensor& shard() noexcept { return shard_; }
   const at::Tensor& shard() const noexcept { return shard_; }
-  at::Tensor& grad_shard() noexcept { return grad_shard_; }  ///< fp32; trained only
+  at::Tensor& grad_shard() noexcept { return grad_shard_; }  // fp32; trained only
+
+  // --- loading: every element of the full buffer is read by exactly one rank of the job ---
+  at::Tensor loaded() const;                 // view of what this rank reads, inside shard()
+  std::vector<Piece> loaded_pieces() const;  // of the tensors, relative to loaded()
+  void share_loaded(BufferPool& pool);       // collective: the rest of shard() from the ranks that read it
 
   // --- weights ---
-  /// The slice itself is the full buffer: one rank, and no cast between master and compute type.
+  const GroupSizes& sizes() const noexcept { return sizes_; }
   bool whole() const noexcept { return whole_; }
-  void start_gather(comm::Communicator& comm, BufferPool& pool);
-  void finish_gather();  ///< waits and attaches the memory to the views
-  void release();        ///< detaches the memory
-  bool gathered() const noexcept { return state_ == State::gathered; }
+  void start_gather(BufferPool& pool);
+  void finish_gather();  // waits and attaches the memory to the views
+  void release();        // detaches the memory
+  bool gathering() const noexcept { return state_ == State::gathering; }
   bool released() const noexcept { return state_ == State::released; }
-  void bind_params();  ///< hands the views to the ParamStates
+  void bind_params();  // hands the views to the ParamStates
   void unbind_params();
-  const std::vector<at::Tensor>& views() const noexcept { return views_; }
 
   // --- gradients of a trained group ---
-  void open_grads(BufferPool& pool);  ///< zeroed full gradient buffer, bound as .grad of the views
+  // Zeroed full gradient buffers, one per lane, the first bound as .grad of the views. No effect on open ones.
+  void open_grads(BufferPool& pool, int lanes = 1);
+  void use_lane(int lane);  // whose buffer .grad is
   bool grads_open() const noexcept { return grads_open_; }
-  /// Closes the buffer and starts its reduction into a scratch slice; finish_reduce adds that to grad_shard.
-  void start_reduce(comm::Communicator& comm, BufferPool& pool);
+  // Starts adding the buffer of the next lane, over all ranks, to grad_shard; closes with the last. `norms`: receives a
+  // device tensor with the 1-norm of each parameter's gradient on this rank, not finite where a gradient is not.
+  void start_reduce(BufferPool& pool, at::Tensor* norms);
   bool reducing() const noexcept { return reducing_; }
   void finish_reduce();
 
+  int users = 0;  // calls that need the weights now
+
  private:
   enum class State : std::uint8_t { released, gathering, gathered };
-  void attach(const BufferPool::Block& block);
+  void attach(void* data);
+  void make_views();
+  at::Tensor own_slot(const at::Tensor& full) const;
 
+  GroupSpec spec_;
+  const comm::Fabric* fabric_;
   GroupLayout layout_;
-  bool trained_;
-  at::ScalarType compute_;
-  int rank_;
+  GroupSizes sizes_;
+  int part_ = 0, parts_ = 1;  // shard() is part `part_` of `parts_` equal ones
   bool whole_ = false;
   at::Tensor shard_, grad_shard_;
 
@@ -66,8 +78,9 @@ class Group {
   comm::Pending gather_;
   State state_ = State::released;
 
-  BufferPool::Block grad_block_, reduce_block_;
-  at::Tensor grad_full_, reduced_;
+  BufferPool::Block grad_block_;
+  at::Tensor grad_full_;           // of all lanes, one after another
+  int lanes_ = 1, next_lane_ = 0;  // next_lane_: the one reduced next
   comm::Pending reduce_;
   bool grads_open_ = false, reducing_ = false;
 };

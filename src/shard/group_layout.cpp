@@ -21,9 +21,8 @@ GroupLayout::GroupLayout(const std::vector<nn::Param>& params, int world) : worl
   slice_ = round_up(offset, kAlign * world) / world;
 }
 
-std::vector<Piece> GroupLayout::pieces(int rank) const {
-  const std::int64_t begin = slice_ * rank;
-  const std::int64_t end = begin + slice_;
+std::vector<Piece> GroupLayout::pieces_in(std::int64_t begin, std::int64_t size) const {
+  const std::int64_t end = begin + size;
   std::vector<Piece> out;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const auto& t = tensors_[i];

@@ -2,130 +2,199 @@
 
 #include <algorithm>
 
-#include "shard/group.hpp"
+#include "shard/group_spec.hpp"
+#include "shard/schedule.hpp"
 
 namespace tessera::shard {
 
 namespace {
 
-// The bytes of one unit's groups; the same cuts as Engine::Impl makes.
-struct UnitBytes {
-  std::int64_t frozen_full = 0, trained_full = 0;    // gathered, compute type
-  std::int64_t trained_full32 = 0;                   // fp32 copy that a reduction of a narrower type needs
-  std::int64_t frozen_slice = 0, trained_slice = 0;  // frozen in compute type, trained in fp32
-  bool whole = true;                                 // nothing to gather: one rank, no cast
+struct PlannedGroup {
+  GroupSpec spec;
+  GroupSizes sizes;
+  bool gathered = false;
+  int users = 0;
 };
 
-UnitBytes bytes_of(const nn::Unit& unit, const PlanRequest& request) {
-  UnitBytes out;
-  const auto compute = unit.fused ? at::kFloat : scalar_type(request.engine.compute);
-  const auto size = static_cast<std::int64_t>(c10::elementSize(compute));
-  std::vector<nn::Param> frozen, trained;
-  for (const auto& p : unit.params) (p->trainable ? trained : frozen).push_back(p);
-  if (!frozen.empty()) {
-    const GroupLayout layout(frozen, request.world);
-    out.frozen_slice = layout.slice() * size;
-    if (request.world > 1) out.frozen_full = layout.full() * size;
-  }
-  if (!trained.empty()) {
-    const GroupLayout layout(trained, request.world);
-    out.trained_slice = layout.slice() * 4;
-    if (request.world > 1 || compute != at::kFloat) {
-      out.trained_full = layout.full() * size;
-      if (compute != at::kFloat) out.trained_full32 = layout.full() * 4;
-    }
-  }
-  out.whole = out.frozen_full + out.trained_full == 0;
-  return out;
-}
-
-// One pass as the engine runs it: which pooled bytes are on loan at once.
-class PoolWalk {
+// The engine's step without memory: which pooled bytes are on loan at once, and what is sent.
+class Walk {
  public:
-  explicit PoolWalk(std::int64_t base) : now_(base), peak_(base) {}
-  void take(std::int64_t bytes) { peak_ = std::max(peak_, now_ += bytes); }
-  void give(std::int64_t bytes) { now_ -= bytes; }
-  std::int64_t peak() const noexcept { return peak_; }
+  Walk(const PlanRequest& request, std::vector<PlannedGroup>& groups, const GroupUse& use, std::int64_t held)
+      : request_(request),
+        groups_(groups),
+        use_(use),
+        schedule_(use, request.engine.prefetch, request.engine.keep_bytes),
+        now_(held),
+        peak_(held) {}
+
+  void set_order(const std::vector<std::size_t>& forward, const std::vector<std::size_t>& backward) {
+    for (const auto& part : {forward, backward}) {
+      for (const auto u : part) schedule_.note(static_cast<nn::UnitId>(u));
+    }
+    schedule_.close();
+    forward_calls_ = forward.size();
+  }
+
+  void step(Plan& plan) {
+    plan_ = &plan;
+    const auto lanes = request_.engine.layer_major;
+    for (std::int64_t pass = 0; pass < request_.micro_batches / lanes; ++pass) one_pass(lanes);
+    for (const auto& g : groups_) {  // once a step, or once a micro-batch in reproducible mode
+      if (!g.spec.fused) continue;
+      sent(g);
+      if (g.spec.trained)
+        plan.reduced_sent += g.sizes.reduce_traffic * (request_.engine.reproducible ? request_.micro_batches : 1);
+    }
+    for (auto& g : groups_) {
+      if (g.spec.trained && !g.spec.fused) let_go(g);
+    }
+    plan.memory.gathered_peak = peak_;
+  }
 
  private:
+  void take(std::int64_t bytes) { peak_ = std::max(peak_, now_ += bytes); }
+  void give(std::int64_t bytes) { now_ -= bytes; }
+  PlannedGroup& group(int id) { return groups_[static_cast<std::size_t>(id)]; }
+
+  void sent(const PlannedGroup& g) {
+    const bool in_node = !g.spec.trained && g.spec.placement == Placement::node && request_.nodes > 1;
+    (in_node ? plan_->node_sent : plan_->gathered_sent) += g.sizes.gather_traffic;
+  }
+  void gather(int id) {
+    auto& g = group(id);
+    if (g.gathered || use_.bytes[static_cast<std::size_t>(id)] == 0) return;
+    g.gathered = true;
+    take(g.sizes.gather);
+    sent(g);
+  }
+  void let_go(PlannedGroup& g) {
+    if (g.gathered) give(g.sizes.gather);
+    g.gathered = false;
+  }
+  void trim(std::size_t position) {
+    std::vector<int> idle;
+    for (std::size_t i = 0; i < groups_.size(); ++i) {
+      if (groups_[i].users == 0 && groups_[i].gathered) idle.push_back(static_cast<int>(i));
+    }
+    for (const int id : schedule_.surplus(position, idle)) let_go(group(id));
+  }
+
+  void one_pass(int lanes) {
+    const auto& order = schedule_.order();
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const auto& ids = use_.of_unit[static_cast<std::size_t>(order[i])];
+      for (const int id : ids) {
+        ++group(id).users;
+        gather(id);
+      }
+      for (const int id : schedule_.ahead(i + 1)) gather(id);
+      if (i >= forward_calls_) {
+        for (int lane = 0; lane < (request_.engine.reproducible ? lanes : 1); ++lane) {
+          if (lane > 0) finish_reductions();  // the buffer of the lane before is taken again
+          reduce(ids);
+        }
+      }
+      for (const int id : ids) --group(id).users;
+      trim(i + 1);
+    }
+    finish_reductions();
+    trim(order.size());
+  }
+
+  void finish_reductions() {
+    give(reducing_);
+    reducing_ = 0;
+  }
+
+  void reduce(const std::vector<int>& ids) {
+    std::int64_t grads = 0, wide = 0;
+    for (const int id : ids) {
+      const auto& sizes = group(id).sizes;
+      if (!group(id).spec.trained) continue;
+      grads += sizes.grads;
+      wide += sizes.wide_grads;
+      plan_->reduced_sent += sizes.reduce_traffic;
+    }
+    take(grads);
+    give(reducing_);  // the reduction before this one ends first
+    reducing_ = grads;
+    if (wide == 0) return;
+    take(wide);
+    give(grads);
+    reducing_ = wide;
+  }
+
+  const PlanRequest& request_;
+  std::vector<PlannedGroup>& groups_;
+  const GroupUse& use_;
+  Schedule schedule_;
+  std::size_t forward_calls_ = 0;
   std::int64_t now_, peak_;
+  std::int64_t reducing_ = 0;
+  Plan* plan_ = nullptr;
 };
+
+void add_memory(MemoryReport& memory, const PlannedGroup& g, const EngineConfig& config) {
+  if (g.spec.trained) {
+    memory.master += g.sizes.shard;
+    memory.gradients += g.sizes.shard;
+    memory.optimizer += 2 * g.sizes.shard;
+  } else {
+    memory.frozen += g.sizes.shard;
+  }
+  if (g.spec.on_host) memory.host += (g.spec.trained ? 3 : 1) * g.sizes.shard;
+  if (g.spec.fused) memory.held += g.sizes.gather + g.sizes.grads * (config.reproducible ? config.layer_major : 1);
+}
 
 }  // namespace
 
 Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
+  const JobShape job{request.world, request.nodes};
+  const auto weight = static_cast<std::int64_t>(c10::elementSize(scalar_type(request.engine.compute)));
   Plan plan;
-  std::vector<UnitBytes> bytes;
-  std::vector<std::size_t> order;  // of gathers in one pass: forward, then backward
-  const auto& units = layout.units();
-  for (std::size_t u = 0; u < units.size(); ++u) {
-    bytes.push_back(bytes_of(units[u], request));
-    const auto& b = bytes.back();
-    UnitPlan row{units[u].name, b.frozen_full + b.trained_full, b.frozen_slice + b.trained_slice, 0, false,
-                 units[u].fused};
-    for (const auto& p : units[u].params) {
-      row.trained_elements += p->trainable ? p->numel() : 0;
-      plan.whole_state +=
-          p->numel() *
-          (p->trainable ? 16 : static_cast<std::int64_t>(c10::elementSize(scalar_type(request.engine.compute))));
+  std::vector<PlannedGroup> groups;
+  std::vector<std::vector<int>> own;
+  GroupUse use;
+  for (std::size_t u = 0; u < layout.units().size(); ++u) {
+    const auto& unit = layout.units()[u];
+    UnitPlan row;
+    row.name = unit.name;
+    row.policy = request.engine.policy_of(u);
+    row.fused = unit.fused;
+    own.emplace_back();
+    for (const auto& part : parts_of(unit, row.policy, request.engine)) {
+      PlannedGroup g{part.spec, sizes_of(GroupLayout(part.params, request.world), part.spec, job)};
+      own.back().push_back(static_cast<int>(groups.size()));
+      row.full_bytes += g.sizes.gather;
+      row.slice_bytes += g.sizes.shard;
+      add_memory(plan.memory, g, request.engine);
+      use.bytes.push_back(unit.fused ? 0 : g.sizes.gather);
+      groups.push_back(std::move(g));
     }
-    row.backward = !units[u].fused && (!request.has_backward || request.has_backward(units[u]));
-    plan.memory.frozen += b.frozen_slice;
-    plan.memory.master += b.trained_slice;
-    plan.memory.gradients += b.trained_slice;
-    plan.memory.optimizer += 2 * b.trained_slice;
-    if (units[u].fused) plan.memory.held += b.frozen_full + 2 * b.trained_full;
-    if (!units[u].fused && request.engine.resident_frozen) plan.memory.resident += b.frozen_full;
-    if (!units[u].fused) order.push_back(u);
+    for (const auto& p : unit.params) {
+      row.trained_elements += p->trainable ? p->numel() : 0;
+      plan.whole_state += p->numel() * (p->trainable ? 16 : weight);
+    }
+    row.backward = !unit.fused && !unit.idle && (!request.has_backward || request.has_backward(unit));
     plan.units.push_back(std::move(row));
   }
-  const auto forward_calls = order.size();
-  for (std::size_t i = forward_calls; i-- > 0;) {
-    if (plan.units[order[i]].backward) order.push_back(order[i]);
-  }
-
-  auto pooled = [&](std::size_t u) {  // what a gather of this unit takes from the pool
-    return bytes[u].trained_full + (request.engine.resident_frozen ? 0 : bytes[u].frozen_full);
-  };
-  PoolWalk pool(plan.memory.held + plan.memory.resident);
-  std::vector<bool> gathered(units.size(), false);
-  auto gather = [&](std::size_t u) {
-    if (gathered[u]) return;
-    gathered[u] = true;
-    pool.take(pooled(u));
-    const auto moved = pooled(u) - pooled(u) / request.world;
-    plan.gathered_sent += moved * request.micro_batches;
-  };
-  std::int64_t reducing = 0;
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    const auto u = order[i];
-    const bool in_backward = i >= forward_calls;
-    gather(u);
-    if (request.engine.prefetch && i + 1 < order.size()) gather(order[i + 1]);
-    if (in_backward && bytes[u].trained_full > 0) {
-      const auto wide = bytes[u].trained_full32;
-      pool.take(bytes[u].trained_full);  // gradients in the compute type
-      pool.give(reducing);               // the reduction before this one ends first
-      if (wide > 0) {
-        pool.take(wide);
-        pool.give(bytes[u].trained_full);
-      }
-      pool.take(bytes[u].trained_slice);
-      reducing = (wide > 0 ? wide : bytes[u].trained_full) + bytes[u].trained_slice;
-      plan.reduced_sent +=
-          (reducing - bytes[u].trained_slice) / request.world * (request.world - 1) * request.micro_batches;
+  std::vector<std::size_t> forward, backward;
+  for (std::size_t u = 0; u < own.size(); ++u) {
+    const auto& unit = layout.units()[u];
+    use.of_unit.push_back(unit.fused ? std::vector<int>{} : own[u]);
+    for (const auto owner : unit.borrows) {
+      const auto& theirs = own.at(static_cast<std::size_t>(owner));
+      use.of_unit[u].insert(use.of_unit[u].end(), theirs.begin(), theirs.end());
     }
-    if (i + 1 < order.size() && order[i + 1] == u) continue;  // the last of forward is the first of backward
-    gathered[u] = false;
-    pool.give(pooled(u));
+    if (unit.fused || unit.idle) continue;
+    forward.push_back(u);
+    if (plan.units[u].backward) backward.insert(backward.begin(), u);
   }
-  for (std::size_t u = 0; u < units.size(); ++u) {  // once a step
-    if (!units[u].fused || request.world == 1) continue;
-    const auto full = bytes[u].frozen_full + bytes[u].trained_full;
-    plan.gathered_sent += full / request.world * (request.world - 1);
-    plan.reduced_sent += bytes[u].trained_full / request.world * (request.world - 1);
-  }
-  plan.memory.gathered_peak = pool.peak();
+  Walk walk(request, groups, use, plan.memory.held);
+  walk.set_order(forward, backward);
+  Plan warm;
+  walk.step(warm);  // what stays gathered from the step before
+  walk.step(plan);
   return plan;
 }
 

@@ -40,7 +40,7 @@ Evaluation evaluate(const models::LisaModel& model, shard::Engine& engine, data:
   auto& control = engine.control();
   models::LisaForwardOptions options;
   options.losses = false;
-  engine.begin_step(/*with_gradients=*/false);
+  engine.begin_step();
   loader.rewind();
   std::exception_ptr failed;
   for (std::int64_t call = 0; call < loader.calls(); ++call) {

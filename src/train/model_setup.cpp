@@ -135,13 +135,14 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
     shard::EngineConfig engine;
     engine.compute = compute_type(config.precision);
     engine.device = device;
-    engine.checkpoint_activations = config.gradient_checkpointing;
-    engine.prefetch = config.prefetch;
-    engine.resident_frozen = config.resident_frozen;
+    engine.policy.recompute = config.gradient_checkpointing;
+    engine.policy.frozen = config.resident_frozen ? shard::Placement::resident : shard::Placement::world;
+    engine.prefetch = config.prefetch ? 1 : 0;
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, engine);
     const auto weights = models::open_lisa_weights(*folder);
     report(loaded->engine->load(*weights, policy_of(*folder, config, seed)), log);
   });
+  loaded->engine->settle();
   if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();
   return std::move(*loaded);
 }

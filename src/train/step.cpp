@@ -1,9 +1,12 @@
 #include "tessera/train/step.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "tessera/comm/communicator.hpp"
+#include "tessera/core/exact_sum.hpp"
 
 namespace tessera::train {
 
@@ -33,12 +36,25 @@ models::LossScale scale_of(const GlobalCounts& counts) {
           static_cast<double>(std::max<std::int64_t>(1, counts.masks))};
 }
 
+// Sums without rounding: the logged losses have the same bits for any number of ranks, as the weights do.
 struct LossSums {
-  std::array<double, 5> values{};
+  static constexpr std::size_t kParts = 5;
+  std::array<ExactSum, kParts> sums{};
+
   void add(const models::LisaOutputs& out, double factor) {
-    const std::array<const at::Tensor*, 5> parts{&out.loss, &out.ce_loss, &out.mask_bce_loss, &out.mask_dice_loss,
-                                                 &out.mask_loss};
-    for (std::size_t i = 0; i < parts.size(); ++i) values[i] += factor * parts[i]->item<double>();
+    const std::array<const at::Tensor*, kParts> parts{&out.loss, &out.ce_loss, &out.mask_bce_loss, &out.mask_dice_loss,
+                                                      &out.mask_loss};
+    for (std::size_t i = 0; i < kParts; ++i) sums[i].add(factor * parts[i]->item<double>());
+  }
+  void over_all_ranks(comm::Communicator& control) {
+    std::vector<std::int64_t> words;
+    for (auto& sum : sums) words.insert(words.end(), sum.words().begin(), sum.words().end());
+    control.all_reduce({words.data(), static_cast<std::int64_t>(words.size()), comm::DType::i64});
+    auto from = words.begin();
+    for (auto& sum : sums) {
+      std::copy_n(from, sum.words().size(), sum.words().begin());
+      from += static_cast<std::ptrdiff_t>(sum.words().size());
+    }
   }
 };
 
@@ -60,7 +76,8 @@ models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineC
 }
 
 StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shard::AdamW& optimizer,
-                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config) {
+                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config,
+                     LossScaler& scaler) {
   auto& control = engine.control();
   const auto counts = count(micro_batches, control);
   models::LisaForwardOptions options;
@@ -69,34 +86,53 @@ StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shar
   const double factor = config.global_normalization ? 1.0 : 1.0 / static_cast<double>(counts.micro_batches);
 
   LossSums sums;
-  engine.begin_step();
-  for (const auto& batch : micro_batches) {
+  auto forward = [&](const models::LisaBatch& batch) {
     nn::ForwardContext ctx;
     ctx.seed = config.seed;
     ctx.step = step;
     ctx.training = true;
     ctx.sample_keys = batch.sample_keys;
-    engine.begin_pass(shard::Pass::train);
     const auto out = model.forward(on_device(batch, engine.config()), engine, ctx, options);
-    engine.backward(factor == 1.0 ? out.loss : out.loss.mul(factor));
-    engine.end_pass();
     sums.add(out, factor);
+    const double multiplier = factor * scaler.scale();
+    return multiplier == 1.0 ? out.loss : out.loss.mul(multiplier);
+  };
+  engine.begin_step();
+  const auto together = static_cast<std::size_t>(engine.config().layer_major);
+  for (std::size_t first = 0; first < micro_batches.size(); first += together) {
+    if (together > 1) {
+      std::vector<std::function<at::Tensor()>> forwards;
+      for (std::size_t i = first; i < first + together; ++i) {
+        forwards.emplace_back([&forward, &batch = micro_batches.at(i)] { return forward(batch); });
+      }
+      engine.run_layer_major(forwards);
+      continue;
+    }
+    engine.begin_pass(shard::Pass::train);
+    engine.backward(forward(micro_batches[first]));
+    engine.end_pass();
   }
   engine.reduce_held();
 
   StepMetrics metrics;
   metrics.step = step;
-  metrics.grad_norm = engine.grad_norm();
-  metrics.skipped = !std::isfinite(metrics.grad_norm);
-  if (!metrics.skipped) optimizer.step(shard::clip_scale(metrics.grad_norm, config.max_grad_norm));
+  metrics.loss_scale = scaler.scale();
+  const auto gradients = engine.check_gradients();
+  metrics.grad_norm = gradients.norm / scaler.scale();
+  metrics.skipped = !gradients.finite;
+  if (!gradients.parameter.empty()) {
+    metrics.skip_reason = fmt::format("rank {}, parameter {}", gradients.rank, gradients.parameter);
+  }
+  if (!metrics.skipped) optimizer.step(shard::clip_scale(metrics.grad_norm, config.max_grad_norm) / scaler.scale());
+  scaler.update(gradients.finite);
   engine.end_step();
 
-  control.all_reduce({sums.values.data(), static_cast<std::int64_t>(sums.values.size()), comm::DType::f64});
-  metrics.loss = sums.values[0];
-  metrics.ce_loss = sums.values[1];
-  metrics.mask_bce_loss = sums.values[2];
-  metrics.mask_dice_loss = sums.values[3];
-  metrics.mask_loss = sums.values[4];
+  sums.over_all_ranks(control);
+  metrics.loss = sums.sums[0].value();
+  metrics.ce_loss = sums.sums[1].value();
+  metrics.mask_bce_loss = sums.sums[2].value();
+  metrics.mask_dice_loss = sums.sums[3].value();
+  metrics.mask_loss = sums.sums[4].value();
   metrics.tokens = counts.tokens;
   metrics.samples = counts.samples;
   return metrics;

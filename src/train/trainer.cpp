@@ -56,7 +56,8 @@ class Trainer {
                                             request.seed, fabric.rank(), fabric.size());
                                       })),
         optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps},
-                   {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }) {
+                   {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }),
+        scaler_(model_.engine->config().compute == shard::ComputeType::f16) {
     if (!request.val_shards.empty() && !config_.no_eval) {
       val_shards_.emplace(comm::made_everywhere(
           *fabric.control, [&] { return data::Shards::open(request.val_shards, "val", requirements()); }));
@@ -159,6 +160,7 @@ class Trainer {
     }
     step_ = info.step;
     best_giou_ = state.at("best_giou").get<double>();
+    scaler_.restore(state.value("loss_scale", scaler_.scale()), state.value("loss_scale_steps", std::int64_t{0}));
     loader_->seek(step_);
     log_.info("going on from {} at step {} (written by {} ranks)", from.string(), step_, info.ranks);
   }
@@ -188,7 +190,7 @@ class Trainer {
     step_config.global_normalization = config_.loss_normalization == "global";
     step_config.max_grad_norm = config_.max_grad_norm;
     step_config.seed = request_.seed;
-    auto metrics = run_step(*model_.model, *model_.engine, optimizer_, micro, step, step_config);
+    auto metrics = run_step(*model_.model, *model_.engine, optimizer_, micro, step, step_config, scaler_);
     const auto after = traffic();
     metrics.bytes_gathered = after.first - before.first;
     metrics.bytes_reduced = after.second - before.second;
@@ -239,7 +241,10 @@ class Trainer {
   void count_skipped(const StepMetrics& m) {
     skipped_ = m.skipped ? skipped_ + 1 : 0;
     if (m.skipped && bar_) bar_->clear();
-    if (m.skipped) log_.warn("step {}: the gradient is not finite; nothing was updated", m.step);
+    if (m.skipped) {
+      log_.warn("step {}: the gradient is not finite{}; nothing was updated", m.step,
+                m.skip_reason.empty() ? std::string() : " (" + m.skip_reason + ")");
+    }
     if (skipped_ > config_.max_skipped_steps) {
       throw RunError(
           "{} steps in a row had gradients that were not finite; lower --lr or look at the data (--max_skipped_steps)",
@@ -267,8 +272,11 @@ class Trainer {
   }
 
   std::string trainer_state() const {
-    return nlohmann::json{
-        {"seed", request_.seed}, {"images_per_step", loader_->shape().images()}, {"best_giou", best_giou_}}
+    return nlohmann::json{{"seed", request_.seed},
+                          {"images_per_step", loader_->shape().images()},
+                          {"best_giou", best_giou_},
+                          {"loss_scale", scaler_.scale()},
+                          {"loss_scale_steps", scaler_.sound_steps()}}
         .dump();
   }
 
@@ -300,6 +308,7 @@ class Trainer {
   std::optional<data::Shards> val_shards_;
   std::optional<data::EvalLoader> val_loader_;
   shard::AdamW optimizer_;
+  LossScaler scaler_;
   std::optional<MetricsLog> metrics_;
   std::optional<TensorBoardWriter> events_;
   std::optional<Progress> bar_;

@@ -29,7 +29,9 @@ TEST(Hash, OfPiecesAndOfAFileIsThatOfTheWhole) {
   EXPECT_EQ(hash_file_hex128(dir / "empty"), hash_hex128(""));
 }
 
-TEST(Hash, OfAMissingFileIsRefused) { EXPECT_THROW(hash_file_hex128("/nowhere/to/be/found"), RequestError); }
+TEST(Hash, OfAMissingFileIsRefused) {
+  EXPECT_THROW(hash_file_hex128("/nowhere/to/be/found"), RequestError);
+}
 
 }  // namespace
 }  // namespace tessera

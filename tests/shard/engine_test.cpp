@@ -41,8 +41,8 @@ class EngineTest : public testing::TestWithParam<std::tuple<bool, bool>> {
   std::unique_ptr<comm::Communicator> comm = comm::make_mpi(env);
   EngineConfig config() const {
     EngineConfig c;
-    c.checkpoint_activations = std::get<0>(GetParam());
-    c.prefetch = std::get<1>(GetParam());
+    c.policy.recompute = std::get<0>(GetParam());
+    c.prefetch = std::get<1>(GetParam()) ? 1 : 0;
     return c;
   }
 };
@@ -53,6 +53,7 @@ TEST_P(EngineTest, GradientsEqualTheUnshardedModels) {
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
 
   for (int pass = 0; pass < 3; ++pass) {  // the first records the order, later ones follow it with prefetch
     for (const auto& p : local.layout.params()) p->value().mutable_grad() = at::Tensor();
@@ -91,6 +92,7 @@ TEST_P(EngineTest, AccumulatedMicroBatchesAddUp) {
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   for (int m = 0; m < 3; ++m) local.loss(ids_of(m), runner).backward();
   engine.begin_step();
   for (int m = 0; m < 3; ++m) {
@@ -112,6 +114,7 @@ TEST_P(EngineTest, ARankWithNothingInItsBatchTakesPartAllTheSame) {
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   local.loss(ids_of(0), runner).backward();
   engine.begin_step();
   engine.begin_pass(Pass::train);
@@ -128,6 +131,7 @@ TEST_P(EngineTest, MemoryIsTheSlicesAndWhatIsGatheredReturnsToThePool) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   std::int64_t slices = 0;
   for (const auto& slice : engine.trained()) slices += slice.layout->slice();
   const auto memory = engine.memory();
@@ -157,6 +161,7 @@ TEST_P(EngineTest, TheBytesMovedEqualTheFormula) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   auto step = [&](int k) {
     engine.begin_step();
     engine.begin_pass(Pass::train);
@@ -191,6 +196,7 @@ TEST_P(EngineTest, AnotherOrderOfUnitsIsAnErrorThatNamesTheUnit) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   auto forward = [&](nn::UnitId first) {
     engine.begin_pass(Pass::eval);
     for (const auto u : {first, model.frozen}) engine.run(u, {}, [](const nn::Tensors&) -> nn::Tensors { return {}; });
@@ -211,6 +217,7 @@ TEST_P(EngineTest, TrainingEqualsAdamWOnTheUnshardedModel) {
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   AdamW optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
                   [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });
   std::map<std::string, std::pair<at::Tensor, at::Tensor>> moments;
@@ -254,12 +261,14 @@ TEST_P(EngineTest, TheDigestOfFrozenWeightsDoesNotDependOnTheCut) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
+  engine.settle();
   const auto digest = engine.frozen_digest();
   EXPECT_EQ(digest, 0xa3c9883f909fbfafULL)
       << std::hex << digest;  // the same for each number of ranks this test runs on
   auto other = drawn();
   other.seed = kSeed + 1;
   engine.load(toy::EmptySource(), other);
+  engine.settle();
   EXPECT_NE(engine.frozen_digest(), digest);
 }
 

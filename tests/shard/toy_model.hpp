@@ -60,7 +60,9 @@ struct ToyModel {
         embed, {ids}, [&](const nn::Tensors& in) -> nn::Tensors { return {at::embedding(table->value(), in[0])}; })[0];
     x = runner.run(frozen, {x}, [&](const nn::Tensors& in) -> nn::Tensors {
       at::Tensor y = at::linear(in[0], frozen_w->value(), frozen_b->value());
-      if (lora_a) y = y + at::linear(at::linear(in[0], lora_a->value()), lora_b->value());
+      // Adapters stay fp32 whatever the compute type.
+      auto cast = [&](const nn::Param& p) { return p->value().to(in[0].scalar_type()); };
+      if (lora_a) y = y + at::linear(at::linear(in[0], cast(lora_a)), cast(lora_b));
       return {at::relu(y)};
     })[0];
     x = runner.run(mixed, {x}, [&](const nn::Tensors& in) -> nn::Tensors {

@@ -27,7 +27,7 @@ class EvaluateTest : public testing::Test {
     auto all = loader(0, 1);
     models::LisaForwardOptions options;
     options.losses = false;
-    model.engine->begin_step(false);
+    model.engine->begin_step();
     for (std::int64_t call = 0; call < all.calls(); ++call) {
       const auto item = all.next();
       nn::ForwardContext ctx;

@@ -40,7 +40,8 @@ class StepTest : public testing::Test {
   StepMetrics step(shard::AdamW& optimizer, const std::vector<models::LisaBatch>& micro, bool global = true) {
     StepConfig config;
     config.global_normalization = global;
-    return run_step(*model.model, *model.engine, optimizer, micro, 1, config);
+    LossScaler scaler(false);
+    return run_step(*model.model, *model.engine, optimizer, micro, 1, config, scaler);
   }
   shard::AdamW optimizer(double lr) {
     return {*model.engine, {}, {{"all", lr, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
@@ -90,7 +91,7 @@ TEST_F(StepTest, GlobalMeansAreTheReferencesOnABatchThatIsAlone) {
   const at::NoGradGuard no_grad;
   nn::ForwardContext ctx;
   ctx.sample_keys = whole[0].sample_keys;
-  model.engine->begin_step(false);
+  model.engine->begin_step();
   model.engine->begin_pass(shard::Pass::free_order);
   const auto own = model.model->forward(whole[0], *model.engine, ctx);  // divides by the batch's own counts
   model.engine->end_pass();

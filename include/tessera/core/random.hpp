@@ -34,9 +34,7 @@ class CounterStream {
   explicit constexpr CounterStream(std::uint64_t key) noexcept : key_(key) {}
   constexpr std::uint64_t bits(std::uint64_t i) const noexcept { return mix64(key_ ^ mix64(i)); }
   /// In [0, 1), 24 bits: exact in fp32.
-  constexpr float uniform(std::uint64_t i) const noexcept {
-    return static_cast<float>(bits(i) >> 40) * 0x1.0p-24F;
-  }
+  constexpr float uniform(std::uint64_t i) const noexcept { return static_cast<float>(bits(i) >> 40) * 0x1.0p-24F; }
   /// Standard normal by Box and Muller from bits(2i), bits(2i+1).
   float normal(std::uint64_t i) const noexcept;
 

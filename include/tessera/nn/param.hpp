@@ -71,6 +71,9 @@ struct Unit {
   bool adapted = false;
   /// Part of the model's files and count, but forward never calls it (CLIP's layers above the selected one).
   bool idle = false;
+  /// Units whose weights this unit's function uses as well (a head tied to the embedding): the runner gathers them with
+  /// it, and their gradients from here and from there add up.
+  std::vector<UnitId> borrows{};
 };
 
 /// All units of a model in the order in which forward uses them.
@@ -82,6 +85,7 @@ class ModelLayout {
 
   void mark_idle(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).idle = true; }
   void mark_adapted(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).adapted = true; }
+  void borrow(UnitId user, UnitId owner) { units_.at(static_cast<std::size_t>(user)).borrows.push_back(owner); }
 
   const std::vector<Unit>& units() const noexcept { return units_; }
   const Unit& unit(UnitId id) const { return units_.at(static_cast<std::size_t>(id)); }

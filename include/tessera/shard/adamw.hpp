@@ -47,7 +47,6 @@ class AdamW {
   AdamWConfig config_;
   std::vector<ParamGroup> groups_;
   std::vector<Segment> segments_;
-  c10::Device device_;
   std::int64_t steps_ = 0;
 };
 

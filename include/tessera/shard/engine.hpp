@@ -5,15 +5,19 @@
 /// Life of a step, every call collective:
 ///     begin_step();
 ///     for each micro-batch { begin_pass(Pass::train); loss = model.forward(…, engine); backward(loss); end_pass(); }
-///     reduce_held(); norm = grad_norm(); optimizer.step(…); end_step();
+///     reduce_held(); report = check_gradients(); optimizer.step(…); end_step();
+/// or, where a gather costs more than the activations of all micro-batches, layer by layer: run_layer_major(forwards)
+/// in the place of the loop.
 ///
 /// How a weight comes and goes: each group (the frozen or the trained part of a unit) owns one storage whose memory is
 /// attached while the unit is gathered and detached afterwards; the parameters are views of it, made once. A gather is
 /// one collective into a pooled buffer, without copies in or out, and what autograd saved stays valid because it holds
 /// the storage, never the memory.
 ///
-/// Order: the sequence of units in a pass is recorded the first time and drives the prefetch of the next unit; a later
-/// pass that leaves it fails, naming the unit, since ranks that disagree would hang.
+/// Order: the sequence of units in a pass is recorded the first time and decides what is gathered ahead and what stays
+/// gathered (config.hpp: prefetch, keep_bytes); a later pass that leaves it fails, naming the unit, since ranks that
+/// disagree would hang. settle() compares the plan of all ranks before the first step, check_gradients() compares what
+/// each rank has issued in every step.
 ///
 /// Source: ZeRO, arXiv:1910.02054; activation checkpointing: arXiv:1604.06174.
 #include <ATen/core/Tensor.h>
@@ -26,21 +30,13 @@
 #include <vector>
 
 #include "tessera/comm/fabric.hpp"
+#include "tessera/core/trace.hpp"
 #include "tessera/io/tensor_source.hpp"
 #include "tessera/nn/runner.hpp"
+#include "tessera/shard/config.hpp"
 #include "tessera/shard/group_layout.hpp"
 
 namespace tessera::shard {
-
-enum class ComputeType : std::uint8_t { f32, bf16, f16 };
-
-struct EngineConfig {
-  ComputeType compute = ComputeType::f32;
-  c10::Device device = c10::Device(c10::DeviceType::CPU);
-  bool checkpoint_activations = true;  ///< recompute each unit in backward instead of keeping its activations
-  bool prefetch = true;                ///< gather the next unit while this one computes
-  bool resident_frozen = false;        ///< gather frozen weights once and keep them: W times the memory, no traffic
-};
 
 /// What a pass is for; each recorded kind has its own order of units.
 enum class Pass : std::uint8_t {
@@ -51,13 +47,13 @@ enum class Pass : std::uint8_t {
 
 /// Bytes on this rank, by category.
 struct MemoryReport {
-  std::int64_t frozen = 0;         ///< slices of frozen weights
+  std::int64_t frozen = 0;         ///< frozen weights: slices, and whole ones where they are resident
   std::int64_t master = 0;         ///< fp32 slices of trained weights
   std::int64_t gradients = 0;      ///< fp32 slices of their gradients
   std::int64_t optimizer = 0;      ///< fp32 slices of both moments
-  std::int64_t resident = 0;       ///< full frozen weights kept by resident_frozen
   std::int64_t held = 0;           ///< full weights and gradients of fused units, kept through a step
-  std::int64_t gathered_peak = 0;  ///< most pooled memory on loan since the last reset, `held` and `resident` included
+  std::int64_t host = 0;           ///< of the above, in host memory by offloading
+  std::int64_t gathered_peak = 0;  ///< most pooled memory on loan since the last reset, `held` included
   std::int64_t sharded() const noexcept { return frozen + master + gradients + optimizer; }
 };
 
@@ -66,6 +62,14 @@ struct TrainedSlice {
   const GroupLayout* layout = nullptr;
   std::vector<Piece> pieces;
   at::Tensor master, grad, exp_avg, exp_avg_sq;
+};
+
+/// What check_gradients found; the same on every rank.
+struct GradientReport {
+  double norm = 0;        ///< root of the sum of squares over all trained gradients of all ranks
+  bool finite = true;     ///< false: some rank's gradient was not, or the norm is not
+  int rank = -1;          ///< the lowest rank that had one …
+  std::string parameter;  ///< … and its first such parameter; empty when only the sum over ranks is not finite
 };
 
 /// What to do with parameters that the weights on disk do not hold.
@@ -91,24 +95,37 @@ class Engine final : public nn::UnitRunner {
   Engine(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config);
   ~Engine() override;
 
-  /// Each parameter's bytes are read by the ranks whose slices hold them, straight into the slices. All missing and
-  /// mis-shaped tensors are listed in one RequestError. No communication, but every rank must call it.
+  /// Each element is read by one rank of the job, straight into its slice. All missing and mis-shaped tensors are
+  /// listed in one RequestError. No communication; settle() is to follow on every rank.
   LoadReport load(const io::TensorSource& source, const LoadPolicy& policy);
 
-  /// Gathers the fused units; with_gradients opens their gradient buffers too (false for evaluation).
-  void begin_step(bool with_gradients = true);
+  /// Ends loading; collective. Completes weights that are kept whole or per node from the ranks that read them, and
+  /// compares the plan (program, units, sizes, types, placement, what trains) of all ranks: a difference is a
+  /// RequestError on every rank that names the ranks and the first unit.
+  void settle();
+
+  /// Gathers the fused units, which stay until end_step.
+  void begin_step();
   void begin_pass(Pass pass);
   nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn) override;
   /// Runs autograd from `loss` (a scalar) and closes what it left open; gradients are added to the slices.
   void backward(const at::Tensor& loss);
   void end_pass();
-  /// Reduces the fused units' gradients; once, after the last micro-batch.
+  /// config().layer_major micro-batches at once, unit by unit: each unit is gathered once for all of them in forward
+  /// and once in backward, and its gradient is reduced once (in reproducible mode once per micro-batch, with the same
+  /// bits as the passes one by one). forwards[i] runs micro-batch i and returns its loss, a scalar; whatever it needs
+  /// must live until this returns. Stands for begin_pass … end_pass of each of them.
+  void run_layer_major(const std::vector<std::function<at::Tensor()>>& forwards);
+  /// Reduces what is left of the fused units' gradients; once, after the last micro-batch.
   void reduce_held();
   /// After the optimiser: gradients are zero again, fused units' weights are dropped.
   void end_step();
 
-  /// Root of the sum of squares over all trained gradients of all ranks, in fp64.
-  double grad_norm() const;
+  /// Norm and soundness of the step's gradients, and the comparison of the schedules that the ranks followed in this
+  /// step; one small collective. In reproducible mode the norm has the same bits for any number of ranks. Throws
+  /// RunError on every rank, naming the ranks and the first difference, when the schedules differ.
+  GradientReport check_gradients();
+  double grad_norm() { return check_gradients().norm; }
   std::vector<TrainedSlice>& trained() noexcept;
 
   /// Gathers one unit, calls `fn` with its weights bound, and lets it go. For export and merging, one unit at a time.
@@ -122,6 +139,9 @@ class Engine final : public nn::UnitRunner {
 
   MemoryReport memory() const;
   void reset_peaks();
+  /// Records when units compute, gather, reduce and wait, from now on; null stops. On a GPU these are the times at
+  /// which the host issued the work and returned. The log outlives the engine or is taken off before.
+  void set_trace(TraceLog* trace) noexcept;
   /// Seconds this rank waited for collectives since the last call.
   double take_comm_wait();
   const nn::ModelLayout& layout() const noexcept;

@@ -13,11 +13,11 @@
 
 namespace tessera::shard {
 
-/// A piece of one tensor inside one rank's slice.
+/// A piece of one tensor inside a range of the flat buffer.
 struct Piece {
   std::size_t tensor = 0;         ///< index into GroupLayout::tensors()
   std::int64_t tensor_begin = 0;  ///< first element inside the tensor
-  std::int64_t slice_begin = 0;   ///< first element inside the slice
+  std::int64_t slice_begin = 0;   ///< first element inside the range
   std::int64_t count = 0;
 };
 
@@ -39,7 +39,9 @@ class GroupLayout {
   std::int64_t slice() const noexcept { return slice_; }          ///< per rank, padding included
   std::int64_t full() const noexcept { return slice_ * world_; }  ///< padding included
   /// Pieces of tensors in the slice of `rank`, in order. Empty for a rank that owns padding alone.
-  std::vector<Piece> pieces(int rank) const;
+  std::vector<Piece> pieces(int rank) const { return pieces_in(slice_ * rank, slice_); }
+  /// Pieces of tensors in [begin, begin + count) of the full buffer.
+  std::vector<Piece> pieces_in(std::int64_t begin, std::int64_t count) const;
 
  private:
   std::vector<Placed> tensors_;

@@ -14,6 +14,7 @@ namespace tessera::shard {
 
 struct PlanRequest {
   int world = 1;
+  int nodes = 1;  ///< of equal size
   EngineConfig engine;
   std::int64_t micro_batches = 1;  ///< per rank and step
   /// Whether backward passes through a unit; absent: through all of them.
@@ -22,7 +23,8 @@ struct PlanRequest {
 
 struct UnitPlan {
   std::string name;
-  std::int64_t full_bytes = 0;   ///< gathered weights
+  UnitPolicy policy;
+  std::int64_t full_bytes = 0;   ///< gathered weights; 0 when they are always there
   std::int64_t slice_bytes = 0;  ///< frozen slice, or trained master
   std::int64_t trained_elements = 0;
   bool backward = false;
@@ -31,7 +33,8 @@ struct UnitPlan {
 
 struct Plan {
   MemoryReport memory;             ///< gathered_peak included
-  std::int64_t gathered_sent = 0;  ///< a step, all_gather, as the counters count
+  std::int64_t gathered_sent = 0;  ///< a step, all_gather over all ranks, as the counters count
+  std::int64_t node_sent = 0;      ///< a step, all_gather inside a node of several
   std::int64_t reduced_sent = 0;   ///< a step, reduce_scatter
   std::int64_t whole_state = 0;    ///< parameters + gradients + optimiser states of the model on one rank, unpadded
   std::vector<UnitPlan> units;

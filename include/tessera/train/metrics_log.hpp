@@ -22,7 +22,9 @@ struct StepMetrics {
   double mask_loss = 0;
   std::map<std::string, double> lr;  ///< per group
   double grad_norm = 0;
-  bool skipped = false;  ///< the gradient was not finite, nothing was updated
+  bool skipped = false;     ///< the gradient was not finite, nothing was updated
+  std::string skip_reason;  ///< the rank and the parameter it was first seen in; empty when only the sum was not finite
+  double loss_scale = 1;    ///< fp16: what the loss was multiplied with
   double step_s = 0;
   double data_wait_s = 0;
   double comm_wait_s = 0;

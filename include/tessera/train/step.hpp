@@ -7,6 +7,7 @@
 #include "tessera/models/lisa.hpp"
 #include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
+#include "tessera/train/loss_scale.hpp"
 #include "tessera/train/metrics_log.hpp"
 
 namespace tessera::train {
@@ -25,8 +26,10 @@ struct StepConfig {
 models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineConfig& engine);
 
 /// Learning rates must be set in `optimizer` beforehand. Fills the losses, grad_norm, skipped, tokens and samples of
-/// the result, each for the global batch. A gradient that is not finite leaves weights and moments untouched.
+/// the result, each for the global batch. A gradient that is not finite leaves weights and moments untouched;
+/// `scaler` learns of it.
 StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shard::AdamW& optimizer,
-                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config);
+                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config,
+                     LossScaler& scaler);
 
 }  // namespace tessera::train

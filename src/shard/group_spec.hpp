@@ -1,0 +1,56 @@
+#pragma once
+// How a unit's parameters are cut into groups, and what a group of a given form takes and moves. Pure: the engine makes
+// its groups by it and the plan counts by it.
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <vector>
+
+#include "tessera/nn/param.hpp"
+#include "tessera/shard/config.hpp"
+#include "tessera/shard/group_layout.hpp"
+
+namespace tessera::shard {
+
+at::ScalarType scalar_type(ComputeType type) noexcept;
+
+// The job's ranks: `nodes` nodes of equal size, rank r being place r % node_size of node r / node_size.
+struct JobShape {
+  int world = 1;
+  int nodes = 1;
+  int node_size() const noexcept { return world / nodes; }
+};
+
+struct GroupSpec {
+  bool trained = false;
+  bool fused = false;
+  at::ScalarType compute = at::kFloat;  // of the gathered weights
+  c10::Device device = c10::Device(c10::DeviceType::CPU);
+  Placement placement = Placement::world;  // of frozen weights
+  bool on_host = false;                    // the slice (frozen) or the master (trained) lies in host memory
+  bool separate_grads = false;             // micro-batches never add up inside autograd, not even on one rank
+
+  at::ScalarType home_type() const noexcept { return trained ? at::kFloat : compute; }
+  int parts(const JobShape& job) const noexcept;  // how many equal parts the buffer is cut into
+};
+
+struct GroupPart {
+  std::vector<nn::Param> params;
+  GroupSpec spec;
+};
+
+// The groups of one unit: frozen first, then trained; empty ones are left out.
+std::vector<GroupPart> parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config);
+
+// Units: bytes of one rank.
+struct GroupSizes {
+  std::int64_t shard = 0;           // what the rank keeps of the weights
+  std::int64_t gather = 0;          // pooled memory of a gather; 0 when the weights are always there
+  std::int64_t gather_traffic = 0;  // sent, and received, by one gather
+  std::int64_t grads = 0;           // pooled memory of one micro-batch's gradients, compute type; 0: in place
+  std::int64_t wide_grads = 0;      // the fp32 copy that a reduction of a narrower type needs
+  std::int64_t reduce_traffic = 0;  // sent by one reduction
+};
+GroupSizes sizes_of(const GroupLayout& layout, const GroupSpec& spec, const JobShape& job);
+
+}  // namespace tessera::shard

@@ -22,6 +22,30 @@ SourcePtr open_file(const std::string& path) {
   return std::make_shared<SafetensorsReader>(path);
 }
 
+bool is_zero_shard(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.ends_with("_model_states.pt") || name.ends_with("_optim_states.pt");
+}
+
+/// DeepSpeed's own checkpoints: `latest` names a folder `global_stepN` of one file per rank, each a slice of
+/// everything.
+bool holds_zero_shards(const fs::path& folder) {
+  if (fs::exists(folder / "zero_to_fp32.py")) return true;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (is_zero_shard(entry.path())) return true;
+    if (entry.is_directory() && entry.path().filename().string().starts_with("global_step")) return true;
+  }
+  return false;
+}
+
+[[noreturn]] void refuse_zero_shards(const fs::path& folder) {
+  throw RequestError(
+      "'{}': these are DeepSpeed's ZeRO shards, slices of weights that only make sense together; consolidate them with "
+      "the zero_to_fp32.py that DeepSpeed left beside them (python zero_to_fp32.py . pytorch_model.bin, run where the "
+      "file `latest` lies) and pass what it writes",
+      folder.string());
+}
+
 }  // namespace
 
 std::optional<fs::path> find_weights(const fs::path& folder) {
@@ -32,12 +56,16 @@ std::optional<fs::path> find_weights(const fs::path& folder) {
 }
 
 SourcePtr open_weights(const fs::path& path) {
-  if (!fs::is_directory(path)) return open_file(path.string());
+  if (!fs::is_directory(path)) {
+    if (is_zero_shard(path)) refuse_zero_shards(path);
+    return open_file(path.string());
+  }
   const auto found = find_weights(path);
   if (!found) {
+    if (holds_zero_shards(path)) refuse_zero_shards(path);
     throw RequestError("'{}': no weights; one of these was expected: {}", path.string(), fmt::join(kWeightFiles, ", "));
   }
-  return open_file(found->string());
+  return fs::is_directory(*found) ? open_weights(*found) : open_file(found->string());
 }
 
 namespace {

@@ -60,7 +60,21 @@ std::optional<std::string> unwrapped_name(std::string_view name) {
 }
 
 std::string llava_name(std::string_view name) {
-  return replaced(name, kToOurs).value_or(std::string(name));
+  constexpr std::string_view kTower = "model.vision_tower.vision_tower.";
+  std::string ours = replaced(name, kToOurs).value_or(std::string(name));
+  if (!ours.starts_with(kTower)) return ours;
+  const std::string_view inside = std::string_view(ours).substr(kTower.size());
+  for (const std::string_view part : {"embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."}) {
+    if (inside.starts_with(part)) return ours.insert(kTower.size(), "vision_model.");
+  }
+  return ours;
+}
+
+std::optional<std::string> projector_name(std::string_view name) {
+  constexpr std::string_view kProjector = "mm_projector.";
+  const auto at = name.find(kProjector);
+  if (at == name.npos) return std::nullopt;
+  return "model." + std::string(name.substr(at));
 }
 
 std::optional<std::string> llava_hf_name(std::string_view name) {

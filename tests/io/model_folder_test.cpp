@@ -44,6 +44,31 @@ TEST(OpenWeights, NamesWhatIsMissing) {
   EXPECT_NE(message_of<RequestError>([&] { open_weights(dir / "none"); }).find("No such file"), std::string::npos);
 }
 
+// zero_to_fp32 wrote one file at first, a folder of shards under the same name since DeepSpeed 0.15.3.
+TEST(OpenWeights, TakesAFolderOfShardsUnderAFilesName) {
+  TempDir dir;
+  std::filesystem::create_directories(dir / "pytorch_model.bin");
+  write_bytes_file(dir / "pytorch_model.bin/part", {{"x", 7}});
+  write_file(dir / "pytorch_model.bin/pytorch_model.bin.index.json", R"({"weight_map": {"x": "part"}})");
+  EXPECT_EQ(first_byte(*open_weights(dir.path()), "x"), 7);
+  EXPECT_EQ(first_byte(*open_weights(dir / "pytorch_model.bin"), "x"), 7);
+}
+
+// The layout is that of DeepSpeed's save_checkpoint, as LISA and transformers' Trainer leave it.
+TEST(OpenWeights, SendsZeroShardsToTheirConsolidation) {
+  TempDir dir;
+  std::filesystem::create_directories(dir / "global_step500");
+  write_file(dir / "latest", "global_step500");
+  write_file(dir / "global_step500/mp_rank_00_model_states.pt", "PK");
+  write_file(dir / "global_step500/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "PK");
+  for (const char* place : {"", "global_step500", "global_step500/mp_rank_00_model_states.pt"}) {
+    const auto said = message_of<RequestError>([&] { open_weights(dir / place); });
+    EXPECT_NE(said.find("zero_to_fp32.py"), std::string::npos) << place << ": " << said;
+  }
+  write_bytes_file(dir / "model.safetensors", {{"x", 3}});
+  EXPECT_EQ(first_byte(*open_weights(dir.path()), "x"), 3) << "weights beside the shards are taken";
+}
+
 TEST(ModelFolder, ReadsTheConfigAndFindsFilesBeside) {
   TempDir dir;
   write_file(dir / "config.json", R"({"hidden_size": 64})");

@@ -12,8 +12,10 @@ namespace tessera::io {
 
 /// The weights at `path`. A folder: the first there of model.safetensors, model.safetensors.index.json,
 /// pytorch_model.bin, pytorch_model.bin.index.json, adapter_model.safetensors, adapter_model.bin (transformers' order).
-/// A file: *.index.json, or safetensors or a PyTorch file, told apart by its first bytes.
-/// Only headers are read. Throws RequestError: nothing there, or a file that is not whole.
+/// A file: *.index.json, or safetensors or a PyTorch file, told apart by its first bytes. `pytorch_model.bin` may be a
+/// folder of shards itself, as DeepSpeed's zero_to_fp32 writes it since 0.15.3.
+/// Only headers are read. Throws RequestError: nothing there, a file that is not whole, DeepSpeed's ZeRO shards (with
+/// what to do).
 SourcePtr open_weights(const std::filesystem::path& path);
 
 /// The file open_weights takes in `folder`; nothing when there is none.

@@ -10,7 +10,9 @@
 ///   language_model.lm_head          lm_head
 ///   multi_modal_projector.linear_1  model.multi_modal_projector.linear_1     (linear_1, linear_2 are 0, 2)
 ///   vision_tower.…                  model.vision_tower.…
-/// Pure functions of names.
+/// A tower that transformers 5 saved may lack `vision_model.`; it is put back. What trainers leave beside a model has
+/// names of its own: LLaVA's mm_projector.bin and non_lora_trainables.bin, PEFT's state dicts before and since 0.6.
+/// Pure functions of names. tests/golden/io/make_names.py has the public packages list theirs.
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +23,11 @@ namespace tessera::io {
 /// ".modules_to_save.default." inside (PEFT since 0.6). Nothing for PEFT's untouched copy of a module it trains
 /// (".original_module."), whose trained one is in the file as well.
 std::optional<std::string> unwrapped_name(std::string_view name);
+
+/// Our name for a tensor of LLaVA's mm_projector.bin, whose names may carry anything in front (LLaVA's own loader looks
+/// for "mm_projector." inside them); nothing for its other tensors, such as the embeddings that come along with
+/// start and end tokens.
+std::optional<std::string> projector_name(std::string_view name);
 
 /// Our name for a tensor of LLaVA in any of the namings above; a name that is ours already stays.
 std::string llava_name(std::string_view name);

@@ -54,8 +54,8 @@ class Reader {
     return true;
   }
 
-  /// Reads the pixels and on to IEND. Row by row: png_read_image wants a table of pointers, which for a picture one pixel
-  /// wide is larger than the picture.
+  /// Reads the pixels and on to IEND. Row by row: png_read_image wants a table of pointers, which for a picture one
+  /// pixel wide is larger than the picture.
   bool read_pixels(png_bytep pixels, std::size_t row_bytes, std::size_t height) {
     if (setjmp(escape_)) return false;
     for (int pass = 0; pass < passes_; ++pass) {

@@ -92,11 +92,10 @@ Image decode_webp(Bytes bytes, std::string_view label, const DecodeOptions& opti
   const Size size{features.height, features.width};
   check_size(size, label, options);
   check_length(bytes, label);
-  // A macroblock's modes cost more than a bit: their trees have fixed probabilities (RFC 6386, 11.2). Lossless coding has
-  // no such bound: a picture of one colour takes no bits.
+  // A macroblock's modes cost more than a bit: their trees have fixed probabilities (RFC 6386, 11.2). Lossless coding
+  // has no such bound: a picture of one colour takes no bits.
   constexpr int kLossy = 1;
-  if (features.format == kLossy)
-    check_plausible(size, (std::ssize(bytes) * 8 + 64) * 256, std::ssize(bytes), label);
+  if (features.format == kLossy) check_plausible(size, (std::ssize(bytes) * 8 + 64) * 256, std::ssize(bytes), label);
   if (features.has_animation) return first_frame(bytes, label, size);
 
   WebPDecoderConfig config;

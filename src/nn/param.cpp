@@ -45,7 +45,10 @@ bool ParamState::bound() const noexcept {
 }
 
 UnitId ModelLayout::add_unit(std::string name, bool fused) {
-  units_.push_back(Unit{std::move(name), {}, fused, false, false});
+  Unit unit;
+  unit.name = std::move(name);
+  unit.fused = fused;
+  units_.push_back(std::move(unit));
   return static_cast<UnitId>(units_.size()) - 1;
 }
 

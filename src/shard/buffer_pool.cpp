@@ -1,12 +1,14 @@
 #include "tessera/shard/buffer_pool.hpp"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 
 namespace tessera::shard {
 
-BufferPool::BufferPool(c10::Device device) : device_(device), state_(std::make_shared<State>()) {}
+BufferPool::BufferPool(c10::Device device, Allocate allocate)
+    : device_(device), allocate_(std::move(allocate)), state_(std::make_shared<State>()) {}
 
 BufferPool::Block BufferPool::take(std::int64_t bytes) {
   auto& free = state_->free;
@@ -22,7 +24,15 @@ BufferPool::Block BufferPool::take(std::int64_t bytes) {
     memory = *best;
     free.erase(best);
   } else {
-    memory = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
+    const auto options = at::TensorOptions().dtype(at::kByte).device(device_);
+    if (allocate_) {
+      auto owner = allocate_(static_cast<std::size_t>(bytes));
+      void* data = owner.get();
+      memory = at::from_blob(
+          data, {bytes}, [owner = std::move(owner)](void*) {}, options);
+    } else {
+      memory = at::empty({bytes}, options);
+    }
     state_->allocated += bytes;
   }
   state_->in_use += memory.numel();

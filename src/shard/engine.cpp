@@ -14,7 +14,10 @@
 namespace tessera::shard {
 
 Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, EngineConfig config_in)
-    : layout(layout_in), fabric(fabric_in), config(std::move(config_in)), pool(config.device) {
+    : layout(layout_in),
+      fabric(fabric_in),
+      config(std::move(config_in)),
+      pool(config.device, [this](std::size_t n) { return fabric.gather->allocate(n); }) {
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     const auto& unit = layout.units()[u];
     const auto& policy = config.policy_of(u);
@@ -22,6 +25,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
     s.fused = unit.fused;
     s.needs_graph = unit.adapted;
     s.recompute = policy.recompute;
+    s.reads_in_backward = policy.recompute || unit.backward_reads_weights;
     for (const auto& part : parts_of(unit, policy, config)) {
       if (part.spec.trained && !unit.fused && !s.recompute && config.reproducible && config.layer_major > 1) {
         throw RequestError(

@@ -18,6 +18,7 @@ struct Engine::Impl final : BackwardHooks {
     bool fused = false;
     bool needs_graph = false;  // something of its own or an adapter on it trains
     bool recompute = true;
+    bool reads_in_backward = true;
     int entered = 0;  // micro-batches whose backward has entered this unit in this pass …
     int left = 0;     // … and left it
     TraceLog::Clock::time_point backward_since{};

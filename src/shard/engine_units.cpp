@@ -108,7 +108,7 @@ void Engine::Impl::enter_backward(nn::UnitId unit) {
       for (const int id : fused.groups) group(id).use_lane(s.entered);
     }
   }
-  if (s.entered++ == 0) acquire(unit);
+  if (s.entered++ == 0 && s.reads_in_backward) acquire(unit);
   s.backward_since = TraceLog::Clock::now();
   for (const int id : s.groups) group(id).open_grads(pool);
 }
@@ -124,7 +124,7 @@ void Engine::Impl::close_backward(nn::UnitId unit) {
   if (last || config.reproducible) reduce_unit(s);
   if (!last) return;
   s.entered = s.left = 0;
-  release(unit);
+  if (s.reads_in_backward) release(unit);
 }
 
 void Engine::Impl::reduce_unit(UnitState& unit) {

@@ -27,12 +27,19 @@ class Walk {
         now_(held),
         peak_(held) {}
 
-  void set_order(const std::vector<std::size_t>& forward, const std::vector<std::size_t>& backward) {
-    for (const auto& part : {forward, backward}) {
-      for (const auto u : part) schedule_.note(static_cast<nn::UnitId>(u));
+  // A unit's turn in a pass: whether its weights are gathered for it, and whether gradients come of it.
+  struct Call {
+    std::size_t unit = 0;
+    bool gathers = true;
+    bool backward = false;
+  };
+
+  void set_calls(std::vector<Call> calls) {
+    calls_ = std::move(calls);
+    for (const auto& call : calls_) {
+      if (call.gathers) schedule_.note(static_cast<nn::UnitId>(call.unit));
     }
     schedule_.close();
-    forward_calls_ = forward.size();
   }
 
   void step(Plan& plan) {
@@ -80,25 +87,27 @@ class Walk {
   }
 
   void one_pass(int lanes) {
-    const auto& order = schedule_.order();
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      const auto& ids = use_.of_unit[static_cast<std::size_t>(order[i])];
-      for (const int id : ids) {
-        ++group(id).users;
-        gather(id);
-      }
-      for (const int id : schedule_.ahead(i + 1)) gather(id);
-      if (i >= forward_calls_) {
-        for (int lane = 0; lane < (request_.engine.reproducible ? lanes : 1); ++lane) {
-          if (lane > 0) finish_reductions();  // the buffer of the lane before is taken again
-          reduce(ids);
+    std::size_t position = 0;
+    for (const auto& call : calls_) {
+      const auto& ids = use_.of_unit[call.unit];
+      if (call.gathers) {
+        ++position;
+        for (const int id : ids) {
+          ++group(id).users;
+          gather(id);
         }
+        for (const int id : schedule_.ahead(position)) gather(id);
       }
+      for (int lane = 0; call.backward && lane < (request_.engine.reproducible ? lanes : 1); ++lane) {
+        if (lane > 0) finish_reductions();  // the buffer of the lane before is taken again
+        reduce(ids);
+      }
+      if (!call.gathers) continue;
       for (const int id : ids) --group(id).users;
-      trim(i + 1);
+      trim(position);
     }
     finish_reductions();
-    trim(order.size());
+    trim(position);
   }
 
   void finish_reductions() {
@@ -128,7 +137,7 @@ class Walk {
   std::vector<PlannedGroup>& groups_;
   const GroupUse& use_;
   Schedule schedule_;
-  std::size_t forward_calls_ = 0;
+  std::vector<Call> calls_;
   std::int64_t now_, peak_;
   std::int64_t reducing_ = 0;
   Plan* plan_ = nullptr;
@@ -178,7 +187,7 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
     row.backward = !unit.fused && !unit.idle && (!request.has_backward || request.has_backward(unit));
     plan.units.push_back(std::move(row));
   }
-  std::vector<std::size_t> forward, backward;
+  std::vector<Walk::Call> calls, backward;
   for (std::size_t u = 0; u < own.size(); ++u) {
     const auto& unit = layout.units()[u];
     use.of_unit.push_back(unit.fused ? std::vector<int>{} : own[u]);
@@ -187,11 +196,13 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
       use.of_unit[u].insert(use.of_unit[u].end(), theirs.begin(), theirs.end());
     }
     if (unit.fused || unit.idle) continue;
-    forward.push_back(u);
-    if (plan.units[u].backward) backward.insert(backward.begin(), u);
+    calls.push_back({u, true, false});
+    const bool reads = plan.units[u].policy.recompute || unit.backward_reads_weights;
+    if (plan.units[u].backward) backward.insert(backward.begin(), {u, reads, true});
   }
+  calls.insert(calls.end(), backward.begin(), backward.end());
   Walk walk(request, groups, use, plan.memory.held);
-  walk.set_order(forward, backward);
+  walk.set_calls(std::move(calls));
   Plan warm;
   walk.step(warm);  // what stays gathered from the step before
   walk.step(plan);

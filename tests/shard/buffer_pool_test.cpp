@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 namespace tessera::shard {
 namespace {
 
@@ -47,6 +49,26 @@ TEST(BufferPool, BlocksMayOutliveThePool) {
   }
   static_cast<char*>(block.data())[63] = 1;
   block.reset();
+}
+
+TEST(BufferPool, BlocksComeFromTheGivenAllocatorAndGoBackToIt) {
+  int alive = 0;
+  {
+    BufferPool pool(c10::Device(c10::DeviceType::CPU), [&](std::size_t bytes) {
+      ++alive;
+      return std::shared_ptr<void>(std::malloc(bytes), [&](void* p) {
+        --alive;
+        std::free(p);
+      });
+    });
+    auto a = pool.take(1000);
+    auto b = pool.take(2000);
+    EXPECT_NE(a.data(), nullptr);
+    a.reset();
+    a = pool.take(1000);  // the same block again
+    EXPECT_EQ(alive, 2);
+  }
+  EXPECT_EQ(alive, 0);
 }
 
 }  // namespace

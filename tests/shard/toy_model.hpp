@@ -35,6 +35,7 @@ struct ToyModel {
   explicit ToyModel(bool with_adapter = true) {
     embed = layout.add_unit("embed");
     table = layout.add(embed, "embed.weight", {kVocab, kDim}, nn::Init::normal(0.5));
+    layout.mark_light(embed, /*backward_reads_weights=*/false);
     frozen = layout.add_unit("frozen");
     frozen_w = layout.add(frozen, "frozen.weight", {kInner, kDim}, nn::Init::fan_in(kDim));
     frozen_b = layout.add(frozen, "frozen.bias", {kInner}, nn::Init::normal(0.1));

@@ -39,7 +39,7 @@ inline std::vector<float> all_weights(Engine& engine) {
   for (std::size_t u = 0; u < engine.layout().units().size(); ++u) {
     engine.with_gathered(static_cast<nn::UnitId>(u), true, [&] {
       for (const auto& p : engine.layout().units()[u].params) {
-        const at::Tensor host = p->value().detach().to(at::kFloat).contiguous();
+        const at::Tensor host = p->value().detach().to(c10::Device(c10::DeviceType::CPU), at::kFloat).contiguous();
         out.insert(out.end(), host.const_data_ptr<float>(), host.const_data_ptr<float>() + host.numel());
       }
     });
@@ -62,7 +62,7 @@ inline Trained train(const ToyModel& model, const comm::Fabric& fabric, const En
     std::vector<double> loss_of(static_cast<std::size_t>(micro_batches));
     auto forward = [&](int round) {
       const int m = round * fabric.size() + fabric.rank();
-      const at::Tensor loss = model.loss(micro_ids(step, m), engine);
+      const at::Tensor loss = model.loss(micro_ids(step, m).to(config.device), engine);
       loss_of[static_cast<std::size_t>(m)] = loss.item<double>();
       return loss;
     };

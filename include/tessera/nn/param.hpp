@@ -71,6 +71,11 @@ struct Unit {
   bool adapted = false;
   /// Part of the model's files and count, but forward never calls it (CLIP's layers above the selected one).
   bool idle = false;
+  /// Keeps little for backward, so that recomputing it would cost time and save nothing: an embedding, a head that
+  /// saves its input alone.
+  bool light = false;
+  /// False: its backward never looks at its weights (an embedding that is not tied), so they are not gathered for it.
+  bool backward_reads_weights = true;
   /// Units whose weights this unit's function uses as well (a head tied to the embedding): the runner gathers them with
   /// it, and their gradients from here and from there add up.
   std::vector<UnitId> borrows{};
@@ -85,6 +90,11 @@ class ModelLayout {
 
   void mark_idle(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).idle = true; }
   void mark_adapted(UnitId unit) { units_.at(static_cast<std::size_t>(unit)).adapted = true; }
+  void mark_light(UnitId unit, bool backward_reads_weights = true) {
+    auto& u = units_.at(static_cast<std::size_t>(unit));
+    u.light = true;
+    u.backward_reads_weights = backward_reads_weights;
+  }
   void borrow(UnitId user, UnitId owner) { units_.at(static_cast<std::size_t>(user)).borrows.push_back(owner); }
 
   const std::vector<Unit>& units() const noexcept { return units_; }

@@ -4,7 +4,9 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -24,8 +26,11 @@ class BufferPool {
     friend class BufferPool;
     std::shared_ptr<at::Tensor> memory_;  // uint8 [capacity]
   };
+  /// Where new blocks come from: a communicator's allocate(), whose memory the transport moves best.
+  using Allocate = std::function<std::shared_ptr<void>(std::size_t bytes)>;
 
-  explicit BufferPool(c10::Device device);
+  /// Without `allocate`, memory is LibTorch's.
+  explicit BufferPool(c10::Device device, Allocate allocate = {});
 
   /// At least `bytes`, 64-byte aligned, content undefined.
   Block take(std::int64_t bytes);
@@ -43,6 +48,7 @@ class BufferPool {
     std::int64_t allocated = 0;
   };
   c10::Device device_;
+  Allocate allocate_;
   std::shared_ptr<State> state_;  // shared with the blocks on loan, which may outlive the pool
 };
 

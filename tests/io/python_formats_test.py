@@ -1,7 +1,8 @@
-"""What we write opens in safetensors, h5py and torch, and what they write opens here. Argument: the roundtrip program."""
+"""What we write opens in safetensors, h5py, torch and transformers, and what they write opens here. Argument: the roundtrip program."""
 import collections
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,33 @@ def check_refusals(folder):
     assert "called" not in done.stdout and not (folder / "never").exists()
 
 
+def bytes_of(tensor):
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def check_transformers(folder):
+    """transformers' folders of any kind, saved by us in shards, open in transformers with the bytes they had."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    config = LlamaConfig(vocab_size=67, hidden_size=24, intermediate_size=36, num_hidden_layers=3,
+                         num_attention_heads=4, num_key_value_heads=2)
+    for number, (dtype, safe, most) in enumerate([(torch.bfloat16, True, "5GB"), (torch.float32, True, "20KB"),
+                                                  (torch.float16, False, "5GB"), (torch.bfloat16, False, "9KB")]):
+        torch.manual_seed(number)
+        model = LlamaForCausalLM(config).to(dtype)
+        theirs, ours = folder / f"theirs{number}", folder / f"ours{number}"
+        model.save_pretrained(theirs, safe_serialization=safe, max_shard_size=most)
+        assert most == "5GB" or len(list(theirs.glob("*.index.json"))) == 1
+        run("resave", theirs, ours, 7000 if number % 2 else 10**9)
+        assert (len(list(ours.glob("*.safetensors"))) > 1) == (number % 2 == 1)
+        shutil.copy(theirs / "config.json", ours)
+        again, info = LlamaForCausalLM.from_pretrained(ours, dtype="auto", output_loading_info=True)
+        assert not any(info.values()), info
+        assert again.dtype == dtype
+        got, want = again.state_dict(), model.state_dict()
+        assert set(got) == set(want)
+        assert all(bytes_of(got[key]) == bytes_of(want[key]) for key in want)
+
+
 with tempfile.TemporaryDirectory() as name:
     root = pathlib.Path(name)
     run("write", root)
@@ -114,4 +142,5 @@ with tempfile.TemporaryDirectory() as name:
     check_reading(root / "theirs")
     check_reading_hdf5(root / "theirs.h5")
     check_refusals(root)
+    check_transformers(root)
 print("ok")

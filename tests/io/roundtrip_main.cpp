@@ -1,8 +1,10 @@
 // Writes files for Python to read and reads files Python wrote, for python_formats_test.py.
 //   roundtrip write DIR       DIR/sharded/…, DIR/file.h5
 //   roundtrip convert IN OUT  the weights at IN as one safetensors file
+//   roundtrip resave IN OUT BYTES  the weights at IN as a folder of shards of at most so many bytes
 //   roundtrip hdf5 FILE       shows attributes and values of a file h5py wrote
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "tessera/core/error.hpp"
@@ -71,6 +73,17 @@ void convert(const std::filesystem::path& in, const std::filesystem::path& out) 
   writer.commit();
 }
 
+void resave(const std::filesystem::path& in, const std::filesystem::path& out, std::int64_t shard_bytes) {
+  const SourcePtr source = open_weights(in);
+  ModelWriter writer(out, source->tensors(), shard_bytes);
+  for (const auto& info : source->tensors()) {
+    std::vector<char> bytes(static_cast<std::size_t>(info.numel()) * size_of(info.type));
+    source->read(info, 0, info.numel(), bytes.data());
+    writer.write(info.name, 0, info.numel(), bytes.data());
+  }
+  writer.commit();
+}
+
 /// What h5py wrote, as text.
 void show_hdf5(const std::filesystem::path& path) {
   const H5File file = H5File::open(path);
@@ -89,10 +102,12 @@ int run(int argc, char** argv) {
     write_hdf5(std::filesystem::path(argv[2]) / "file.h5");
   } else if (verb == "convert" && argc == 4) {
     convert(argv[2], argv[3]);
+  } else if (verb == "resave" && argc == 5) {
+    resave(argv[2], argv[3], std::atoll(argv[4]));
   } else if (verb == "hdf5" && argc == 3) {
     show_hdf5(argv[2]);
   } else {
-    throw RequestError("usage: roundtrip write DIR | convert IN OUT | hdf5 FILE");
+    throw RequestError("usage: roundtrip write DIR | convert IN OUT | resave IN OUT BYTES | hdf5 FILE");
   }
   return 0;
 }

@@ -1,17 +1,22 @@
 // main() of the fuzz targets. Each target defines LLVMFuzzerTestOneInput, so it can be linked with libFuzzer instead;
 // this driver needs no special compiler. It runs every file of the corpus, then mutations of them, all defined by the
 // seed.
-//   TARGET CORPUS… [--runs N] [--seconds S] [--seed N] [--keep FILE]
-// Input that crashes is left in FILE beforehand, since nothing can be written afterwards.
+//   TARGET CORPUS… [--runs N] [--seconds S] [--seed N] [--keep FILE] [--words FILE]
+// An input that crashes the target, is reported by a sanitizer or takes more than 30 seconds is left in FILE.
+// --words names a text file with one word a line, which mutations insert; \xNN in it stands for a byte.
 // One allocation beyond a fixed allowance plus a multiple of the input ends the run: a length that lies must be seen
 // before memory of its size is asked for.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tessera/core/clock.hpp"
@@ -19,6 +24,8 @@
 #include "tessera/core/random.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+// Of the sanitizers' run time, where it is linked in: they end the program without a signal.
+extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)());
 
 namespace {
 
@@ -60,6 +67,7 @@ namespace {
 
 using tessera::RandomSequence;
 
+constexpr unsigned kMostSeconds = 30;  // for one input
 constexpr std::size_t kMostInput = std::size_t{1} << 20;
 
 /// Numbers at which lengths and offsets go wrong.
@@ -85,7 +93,38 @@ struct Settings {
   double seconds = 0;
   std::uint64_t seed = 1;
   std::string keep;
+  std::vector<std::string> words;
 };
+
+// Seen by the handlers below: the input that runs, and where to leave it.
+const std::string* running = nullptr;
+const char* keep_path = nullptr;
+
+/// Only calls that a signal handler may make.
+void keep_running_input() {
+  if (running == nullptr || keep_path == nullptr) return;
+  const int file = open(keep_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return;
+  if (write(file, running->data(), running->size()) < 0) _exit(3);
+  close(file);
+}
+
+void on_signal(int number) {
+  constexpr char kSlow[] = "one input takes too long\n";
+  if (number == SIGALRM && write(STDERR_FILENO, kSlow, sizeof kSlow - 1) < 0) _exit(3);
+  keep_running_input();
+  _exit(1);
+}
+
+void set_handlers(const Settings& settings) {
+  if (!settings.keep.empty()) keep_path = settings.keep.c_str();
+  std::signal(SIGALRM, on_signal);
+  if (__sanitizer_set_death_callback != nullptr) {
+    __sanitizer_set_death_callback(keep_running_input);
+    return;  // the sanitizer has handlers of its own for the rest
+  }
+  for (const int number : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(number, on_signal);
+}
 
 void flip(std::string& text, RandomSequence& random) {
   if (text.empty()) return;
@@ -121,11 +160,17 @@ void insert_from(std::string& text, const std::string& other, RandomSequence& ra
   text.insert(random.below(text.size() + 1), piece);
 }
 
-std::string mutate(const std::vector<std::string>& corpus, RandomSequence& random) {
+void insert_word(std::string& text, const std::vector<std::string>& words, RandomSequence& random) {
+  if (words.empty() || text.size() > kMostInput) return;
+  text.insert(random.below(text.size() + 1), words[random.below(words.size())]);
+}
+
+std::string mutate(const std::vector<std::string>& corpus, const std::vector<std::string>& words,
+                   RandomSequence& random) {
   std::string text = corpus[random.below(corpus.size())];
   const std::uint64_t steps = 1 + random.below(6);
   for (std::uint64_t i = 0; i < steps; ++i) {
-    switch (random.below(6)) {
+    switch (random.below(words.empty() ? 6 : 7)) {
       case 0:
         flip(text, random);
         break;
@@ -141,19 +186,42 @@ std::string mutate(const std::vector<std::string>& corpus, RandomSequence& rando
       case 4:
         insert_from(text, text, random);
         break;
-      default:
+      case 5:
         insert_from(text, corpus[random.below(corpus.size())], random);
+        break;
+      default:
+        insert_word(text, words, random);
         break;
     }
   }
   return text;
 }
 
-void run_one(const std::string& input, const Settings& settings) {
-  if (!settings.keep.empty()) std::ofstream(settings.keep, std::ios::binary) << input;
+void run_one(const std::string& input) {
+  running = &input;
+  alarm(kMostSeconds);
   most_bytes = kAllowance + kPerByte * input.size();
   LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
   most_bytes = SIZE_MAX;
+  alarm(0);
+  running = nullptr;
+}
+
+std::vector<std::string> read_words(const std::string& path) {
+  std::vector<std::string> words;
+  std::string word;
+  const std::string text = tessera::read_file(path);
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text.compare(i, 2, "\\x") == 0 && i + 4 <= text.size()) {
+      word += static_cast<char>(std::stoi(text.substr(i + 2, 2), nullptr, 16));
+      i += 3;
+    } else if (text[i] != '\n') {
+      word += text[i];
+    } else if (!word.empty()) {
+      words.push_back(std::exchange(word, {}));
+    }
+  }
+  return words;
 }
 
 Settings parse(int argc, char** argv) {
@@ -169,6 +237,8 @@ Settings parse(int argc, char** argv) {
       settings.seed = std::strtoull(argv[++i], nullptr, 10);
     } else if (arg == "--keep" && has_value) {
       settings.keep = argv[++i];
+    } else if (arg == "--words" && has_value) {
+      settings.words = read_words(argv[++i]);
     } else {
       settings.corpus.push_back(arg);
     }
@@ -197,12 +267,13 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "no corpus\n");
     return 2;
   }
-  for (const auto& input : corpus) run_one(input, settings);
+  set_handlers(settings);
+  for (const auto& input : corpus) run_one(input);
   const tessera::Stopwatch watch;
   RandomSequence random(settings.seed);
   std::int64_t runs = 0;
   while (runs < settings.runs || watch.seconds() < settings.seconds) {
-    run_one(mutate(corpus, random), settings);
+    run_one(mutate(corpus, settings.words, random));
     ++runs;
   }
   std::printf("%zu files and %lld mutations in %.1f s\n", corpus.size(), static_cast<long long>(runs), watch.seconds());

@@ -4,43 +4,60 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace tessera::shard {
 
 BufferPool::BufferPool(c10::Device device, Allocate allocate)
     : device_(device), allocate_(std::move(allocate)), state_(std::make_shared<State>()) {}
 
-BufferPool::Block BufferPool::take(std::int64_t bytes) {
+// The smallest free block of `bytes` to `most`; undefined when there is none.
+at::Tensor BufferPool::take_free(std::int64_t bytes, std::int64_t most) {
   auto& free = state_->free;
-  // The smallest block that fits, unless it would waste more than it serves.
   auto best = free.end();
   for (auto it = free.begin(); it != free.end(); ++it) {
-    if (it->numel() >= bytes && it->numel() <= bytes + bytes / 16 &&
-        (best == free.end() || it->numel() < best->numel()))
-      best = it;
+    if (it->numel() >= bytes && it->numel() <= most && (best == free.end() || it->numel() < best->numel())) best = it;
   }
-  at::Tensor memory;
-  if (best != free.end()) {
-    memory = *best;
-    free.erase(best);
-  } else {
-    const auto options = at::TensorOptions().dtype(at::kByte).device(device_);
-    if (allocate_) {
-      auto owner = allocate_(static_cast<std::size_t>(bytes));
-      void* data = owner.get();
-      memory = at::from_blob(
-          data, {bytes}, [owner = std::move(owner)](void*) {}, options);
-    } else {
-      memory = at::empty({bytes}, options);
-    }
-    state_->allocated += bytes;
+  if (best == free.end()) return {};
+  at::Tensor memory = *best;
+  free.erase(best);
+  return memory;
+}
+
+// Free blocks go, smallest first, until a new one of `bytes` keeps the pool within what was on loan at once.
+void BufferPool::give_up_smaller(std::int64_t bytes) {
+  auto& free = state_->free;
+  std::sort(free.begin(), free.end(), [](const auto& a, const auto& b) { return a.numel() > b.numel(); });
+  while (!free.empty() && state_->allocated + bytes > state_->highest) {
+    state_->allocated -= free.back().numel();
+    free.pop_back();
   }
-  state_->in_use += memory.numel();
+}
+
+at::Tensor BufferPool::allocate_new(std::int64_t bytes) {
+  const auto options = at::TensorOptions().dtype(at::kByte).device(device_);
+  state_->allocated += bytes;
+  if (!allocate_) return at::empty({bytes}, options);
+  auto owner = allocate_(static_cast<std::size_t>(bytes));
+  void* data = owner.get();
+  return at::from_blob(
+      data, {bytes}, [owner = std::move(owner)](void*) {}, options);
+}
+
+BufferPool::Block BufferPool::take(std::int64_t bytes) {
+  state_->in_use += bytes;
   state_->peak = std::max(state_->peak, state_->in_use);
+  state_->highest = std::max(state_->highest, state_->in_use);
+  at::Tensor memory = take_free(bytes, bytes + bytes / 16);
+  if (!memory.defined() && state_->allocated + bytes > state_->highest) {
+    memory = take_free(bytes, std::numeric_limits<std::int64_t>::max());
+    if (!memory.defined() && device_.is_cpu()) give_up_smaller(bytes);
+  }
+  if (!memory.defined()) memory = allocate_new(bytes);
 
   Block block;
-  block.memory_ = std::shared_ptr<at::Tensor>(new at::Tensor(memory), [state = state_](at::Tensor* t) {
-    state->in_use -= t->numel();
+  block.memory_ = std::shared_ptr<at::Tensor>(new at::Tensor(memory), [state = state_, bytes](at::Tensor* t) {
+    state->in_use -= bytes;
     state->free.push_back(*t);
     delete t;
   });

@@ -136,7 +136,7 @@ void Engine::Impl::reduce_unit(UnitState& unit) {
     note(Event::reduce, id);
     issued[static_cast<std::size_t>(id)] = TraceLog::Clock::now();
     g.start_reduce(pool, &norms);
-    gradient_norms.push_back({id, norms});
+    if (norms.defined()) gradient_norms.push_back({id, norms});
     reducing.push_back(id);
   }
 }

@@ -50,8 +50,9 @@ class Group {
   void open_grads(BufferPool& pool, int lanes = 1);
   void use_lane(int lane);  // whose buffer .grad is
   bool grads_open() const noexcept { return grads_open_; }
-  // Starts adding the buffer of the next lane, over all ranks, to grad_shard; closes with the last. `norms`: receives a
-  // device tensor with the 1-norm of each parameter's gradient on this rank, not finite where a gradient is not.
+  // Starts adding the buffer of the next lane, over all ranks, to grad_shard; closes with the last. `norms` receives a
+  // tensor with the 1-norm of each parameter's gradient on this rank, not finite where a gradient is not; it stays
+  // undefined where all gradients are known to be finite.
   void start_reduce(BufferPool& pool, at::Tensor* norms);
   bool reducing() const noexcept { return reducing_; }
   void finish_reduce();

@@ -23,11 +23,22 @@ TEST(BufferPool, ABlockThatCameBackIsUsedAgain) {
   EXPECT_EQ(pool.allocated(), 1000);
 }
 
-TEST(BufferPool, ALargeBlockIsNotWastedOnASmallRequest) {
+TEST(BufferPool, ALargeBlockServesASmallRequestRatherThanGrowBeyondThePeak) {
   BufferPool pool(kCpu);
   pool.take(10000).reset();
   auto small = pool.take(100);
-  EXPECT_EQ(pool.allocated(), 10100);
+  EXPECT_EQ(pool.allocated(), 10000);
+  EXPECT_EQ(pool.in_use(), 100);
+  auto other = pool.take(100);  // nothing is free, and 10100 is below what two at once need
+  EXPECT_EQ(pool.in_use(), 200);
+}
+
+TEST(BufferPool, BlocksThatAreTooSmallGiveWay) {
+  BufferPool pool(kCpu);
+  pool.take(10000).reset();
+  auto larger = pool.take(10004);
+  EXPECT_EQ(pool.allocated(), 10004);
+  EXPECT_EQ(pool.peak(), 10004);
 }
 
 TEST(BufferPool, ThePeakCountsWhatIsOnLoanAtOnce) {

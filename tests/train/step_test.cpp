@@ -176,5 +176,37 @@ TEST_F(StepTest, ABatchThatLiesWhereTheEngineComputesIsShared) {
   EXPECT_TRUE(rounded.input_ids.equal(batch.input_ids));
 }
 
+TEST_F(StepTest, Fp16IsScaledSkipsOverflowsAndGivesTheGradientOfFp32) {
+  auto still = optimizer(0.0);
+  const auto micro = batches(1, 2, job.rank(), job.comm().size());
+  const auto want = step(still, micro);
+
+  auto config = without_dropout();
+  config.precision = "fp16";
+  LoadedModel half = job.load(config);
+  shard::AdamW half_optimizer(*half.engine, {}, {{"all", 1e-3, 0.0}},
+                              [](const nn::ParamState&) { return std::size_t{0}; });
+  LossScaler scaler(true);
+  scaler.restore(16777216.0, 0);  // so large that the first gradients overflow
+  StepConfig step_config;
+  StepMetrics metrics;
+  int skipped = 0;
+  for (int tries = 0; tries < 24; ++tries) {
+    const auto before = half.engine->trained().front().master.clone();
+    const double scale = scaler.scale();
+    metrics = run_step(*half.model, *half.engine, half_optimizer, micro, 1, step_config, scaler);
+    EXPECT_EQ(metrics.loss_scale, scale);
+    if (!metrics.skipped) break;
+    ++skipped;
+    EXPECT_FALSE(metrics.skip_reason.empty());
+    EXPECT_EQ(scaler.scale(), scale / 2);
+    EXPECT_TRUE(before.equal(half.engine->trained().front().master));
+  }
+  EXPECT_GT(skipped, 0);
+  ASSERT_FALSE(metrics.skipped);
+  EXPECT_NEAR(metrics.loss, want.loss, 0.02 * want.loss);
+  EXPECT_NEAR(metrics.grad_norm, want.grad_norm, 0.05 * want.grad_norm);  // unscaled
+}
+
 }  // namespace
 }  // namespace tessera::train

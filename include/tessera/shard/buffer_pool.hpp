@@ -1,6 +1,10 @@
 #pragma once
 /// BufferPool: the memory that gathered weights and unreduced gradients pass through. Blocks return to the pool and are
-/// used again, so a run's peak is a function of the schedule and not of an allocator. One thread at a time.
+/// used again, so a run's peak is a function of the schedule and not of an allocator: in host memory the pool never
+/// holds more than the most that was on loan at once, but for what differences in size make unavoidable. A block larger
+/// than asked for serves when a new one would exceed that, and blocks that are too small are given up for one that
+/// fits. On devices nothing is given up before the end: work that uses a block may still be queued. One thread at a
+/// time.
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
@@ -35,7 +39,7 @@ class BufferPool {
   /// At least `bytes`, 64-byte aligned, content undefined.
   Block take(std::int64_t bytes);
 
-  std::int64_t in_use() const noexcept { return state_->in_use; }        ///< bytes on loan now
+  std::int64_t in_use() const noexcept { return state_->in_use; }        ///< bytes on loan now, as asked for
   std::int64_t peak() const noexcept { return state_->peak; }            ///< largest in_use since the last reset_peak
   std::int64_t allocated() const noexcept { return state_->allocated; }  ///< bytes held, on loan or not
   void reset_peak() noexcept { state_->peak = state_->in_use; }
@@ -45,8 +49,12 @@ class BufferPool {
     std::vector<at::Tensor> free;
     std::int64_t in_use = 0;
     std::int64_t peak = 0;
+    std::int64_t highest = 0;  // in_use ever
     std::int64_t allocated = 0;
   };
+  at::Tensor take_free(std::int64_t bytes, std::int64_t most);
+  void give_up_smaller(std::int64_t bytes);
+  at::Tensor allocate_new(std::int64_t bytes);
   c10::Device device_;
   Allocate allocate_;
   std::shared_ptr<State> state_;  // shared with the blocks on loan, which may outlive the pool

@@ -205,6 +205,14 @@ TEST_F(TrainTest, BadRequestsAreRefusedBeforeAnyStep) {
   EXPECT_FALSE(fs::exists(toy->dir() / "bad1"));
 }
 
+TEST_F(TrainTest, RanksThatWereStartedWithDifferentFlagsAreRefusedBeforeAnyStep) {
+  const std::string second = "train --version " + toy->model().string() + " --random_init --shards " +
+                             toy->shards().string() + " --log_base_dir " + toy->dir().string() +
+                             " --exp_name apart --batch_size 1 --global_batch_size 12 --warmup_steps 3 --lora_r 2";
+  const auto result = toy->train(1, "apart", "--lora_r 4 : -n 1 " TESSERA_PROGRAM " " + second);
+  expect_refused(result, {"different plans", "rank 0 has", "rank 1 has"});
+}
+
 TEST_F(TrainTest, ShardsOfAnotherTokenizerOrCutShortAreRefused) {
   const auto other = toy->dir() / "other_model";
   fs::copy(toy->model(), other, fs::copy_options::recursive);

@@ -17,7 +17,8 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
     : layout(layout_in),
       fabric(fabric_in),
       config(std::move(config_in)),
-      pool(config.device, [this](std::size_t n) { return fabric.gather->allocate(n); }) {
+      pool(config.device, [this](std::size_t n) { return fabric.gather->allocate(n); }),
+      copies(config.device) {
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     const auto& unit = layout.units()[u];
     const auto& policy = config.policy_of(u);
@@ -35,7 +36,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
       }
       s.needs_graph = s.needs_graph || part.spec.trained;
       s.groups.push_back(static_cast<int>(groups.size()));
-      groups.push_back(std::make_unique<Group>(part.params, part.spec, fabric));
+      groups.push_back(std::make_unique<Group>(part.params, part.spec, fabric, copies));
       group_unit.push_back(static_cast<int>(u));
       use.bytes.push_back(unit.fused ? 0 : groups.back()->sizes().gather);
     }

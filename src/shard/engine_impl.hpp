@@ -58,6 +58,7 @@ struct Engine::Impl final : BackwardHooks {
   comm::Fabric fabric;
   EngineConfig config;
   BufferPool pool;
+  CopyStream copies;
   std::vector<std::unique_ptr<Group>> groups;
   std::vector<int> group_unit;  // the unit each group belongs to
   std::vector<UnitState> units;

@@ -59,8 +59,9 @@ std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& sh
 
 }  // namespace
 
-Group::Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric)
-    : spec_(spec), fabric_(&fabric), layout_(params, fabric.size()) {
+Group::Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric,
+             const CopyStream& copies)
+    : spec_(spec), fabric_(&fabric), copies_(&copies), layout_(params, fabric.size()) {
   const auto job = shape_of(fabric);
   sizes_ = sizes_of(layout_, spec, job);
   parts_ = spec.parts(job);
@@ -139,21 +140,32 @@ void Group::start_gather(BufferPool& pool) {
   weights_ = pool.take(sizes_.gather);
   at::Tensor full = tensor_over(weights_, layout_.full(), spec_.compute, spec_.device);
   const at::NoGradGuard no_grad;
-  at::Tensor source = shard_;
-  if (spec_.on_host || source.scalar_type() != spec_.compute) {  // into this rank's own slot, then gathered in place
-    source = own_slot(full);
-    source.copy_(shard_, /*non_blocking=*/true);
-  }
-  if (parts_ > 1) {
+  auto gather_from = [&](const at::Tensor& source) {
+    if (parts_ == 1) return;
     const bool in_node = !spec_.trained && spec_.placement == Placement::node;
     comm::Communicator& comm = in_node && fabric_->node_gather != nullptr ? *fabric_->node_gather : *fabric_->gather;
     gather_ = comm.start_all_gather(buffer_of(source), buffer_of(full));
+  };
+  // From host memory, or cast: into this rank's own slot, and gathered in place.
+  auto fill_own_slot = [&] {
+    const at::Tensor slot = own_slot(full);
+    slot.copy_(shard_, /*non_blocking=*/true);
+    gather_from(slot);
+  };
+  if (spec_.on_host) {
+    copied_ = copies_->run(fill_own_slot);
+  } else if (shard_.scalar_type() != spec_.compute) {
+    fill_own_slot();
+  } else {
+    gather_from(shard_);
   }
   state_ = State::gathering;
 }
 
 void Group::finish_gather() {
   if (state_ == State::gathering) {
+    copies_->wait(copied_);
+    copied_.reset();
     gather_.wait();
     attach(weights_.data());
     state_ = State::gathered;

@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Storage.h>
 
+#include <optional>
 #include <vector>
 
+#include "shard/copy_stream.hpp"
 #include "shard/group_spec.hpp"
 #include "tessera/comm/fabric.hpp"
 #include "tessera/shard/buffer_pool.hpp"
@@ -17,7 +19,8 @@ JobShape shape_of(const comm::Fabric& fabric) noexcept;
 
 class Group {
  public:
-  Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric);
+  Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric,
+        const CopyStream& copies);
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
@@ -67,6 +70,7 @@ class Group {
 
   GroupSpec spec_;
   const comm::Fabric* fabric_;
+  const CopyStream* copies_;
   GroupLayout layout_;
   GroupSizes sizes_;
   int part_ = 0, parts_ = 1;  // shard() is part `part_` of `parts_` equal ones
@@ -77,6 +81,7 @@ class Group {
   std::vector<at::Tensor> views_;  // one per parameter, over storage_
   BufferPool::Block weights_;
   comm::Pending gather_;
+  std::optional<c10::Event> copied_;  // from host memory, where nothing is gathered after it
   State state_ = State::released;
 
   BufferPool::Block grad_block_;

@@ -24,9 +24,14 @@ std::string unpack(const fs::path& path) {
   return bytes;
 }
 
-fs::path llama_folder() {
-  if (const char* named = std::getenv("TESSERA_TEST_TOKENIZERS")) return fs::path(named) / "llama2";
-  return fs::path(TESSERA_SOURCE_DIR) / "../shared/data/tokenizers/llama2";
+/// Models that may not be redistributed: LLaMA's own, and one that extends it.
+bool is_apart(const std::string& model) {
+  return model == "llama2" || model == "chinese_alpaca_7b";
+}
+
+fs::path apart_folder(const std::string& model) {
+  if (const char* named = std::getenv("TESSERA_TEST_TOKENIZERS")) return fs::path(named) / model;
+  return fs::path(TESSERA_SOURCE_DIR) / "../shared/data/tokenizers" / model;
 }
 
 std::string utf8(unsigned code) {
@@ -91,7 +96,7 @@ json read_golden(const std::string& name) {
 }
 
 bool have_model(const std::string& model) {
-  return model != "llama2" || fs::exists(llama_folder() / "tokenizer.model");
+  return !is_apart(model) || fs::exists(apart_folder(model) / "tokenizer.model");
 }
 
 std::vector<std::string> available_goldens(std::vector<std::string> names) {
@@ -106,7 +111,8 @@ std::vector<std::string> available_models(std::vector<std::string> models) {
 
 void put_model(const std::string& model, const fs::path& folder) {
   fs::create_directories(folder);
-  const fs::path source = model == "llama2" ? llama_folder() : golden_dir() / "models" / model;
+  if (model == "none") return;  // the golden brings every file
+  const fs::path source = is_apart(model) ? apart_folder(model) : golden_dir() / "models" / model;
   if (model == "qwen") {
     const std::string merges = unpack(source / "merges.txt.gz");
     write_file(folder / "merges.txt", merges);
@@ -114,6 +120,8 @@ void put_model(const std::string& model, const fs::path& folder) {
   } else if (model == "qwen_json") {
     const std::string merges = unpack(golden_dir() / "models/qwen/merges.txt.gz");
     write_file(folder / "tokenizer.json", qwen_tokenizer_json(qwen_vocabulary(merges), merges));
+  } else if (model == "gpt2_kind") {
+    for (const char* file : {"vocab.json", "merges.txt"}) fs::copy_file(source / file, folder / file);
   } else if (model == "gpt_neox_20b") {
     write_file(folder / "tokenizer.json", unpack(source / "tokenizer.json.gz"));
   } else {

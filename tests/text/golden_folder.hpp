@@ -11,7 +11,8 @@ namespace tessera::testing_support {
 
 std::filesystem::path golden_dir();
 nlohmann::json read_golden(const std::string& name);
-/// Whether the model's files are on this machine: always, but for LLaMA's own, which may not be redistributed.
+/// Whether the model's files are on this machine: always, but for LLaMA's own and what extends it, which may not be
+/// redistributed.
 bool have_model(const std::string& model);
 /// The names among `names` whose golden's model is there.
 std::vector<std::string> available_goldens(std::vector<std::string> names);

@@ -41,13 +41,15 @@ TEST_P(PublicTokenizer, GivesTheSameIdsPiecesAndText) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, PublicTokenizer,
-                         ::testing::ValuesIn(testing_support::available_goldens(
-                             {"m431_bare", "m431_lisa_in_memory", "m431_lisa_folder", "m431_new_rules",
-                              "m431_map_of_strings", "m437_bare", "m437_new_rules", "m437_added_legacy", "m437_decoder",
-                              "t437_tiny", "t437_tiny_new_rules", "l431_lisa_in_memory", "l437_new_rules", "l437_bare",
-                              "q437_slow", "q437_fast", "n437_bare", "n437_flags"})),
-                         [](const auto& golden) { return golden.param; });
+INSTANTIATE_TEST_SUITE_P(
+    Goldens, PublicTokenizer,
+    ::testing::ValuesIn(testing_support::available_goldens(
+        {"m431_bare",           "m431_lisa_in_memory", "m431_lisa_folder",  "m431_new_rules", "m431_map_of_strings",
+         "m437_bare",           "m437_new_rules",      "m437_added_legacy", "m437_decoder",   "t437_tiny",
+         "t437_tiny_new_rules", "l431_lisa_in_memory", "l437_new_rules",    "l437_bare",      "a437_alpaca",
+         "g437_slow",           "g437_fast",           "q437_slow",         "q437_fast",      "n437_bare",
+         "n437_flags"})),
+    [](const auto& golden) { return golden.param; });
 
 TEST(Tokenizer, FollowsRelease431WhereTheFolderBringsSeg) {
   const TempDir folder;

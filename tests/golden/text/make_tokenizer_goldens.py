@@ -4,7 +4,7 @@ Run once per release, each in an environment of its own:
     transformers==4.31.0 tokenizers==0.13.3 sentencepiece==0.1.99 protobuf==3.20.3
     transformers==4.37.2 tokenizers==0.15.1 sentencepiece==0.1.99 protobuf==3.20.3
     python make_tokenizer_goldens.py --tokenizers DIR --tiny FILE
-DIR holds llama2/, mistral_v1/, qwen/, gpt_neox_20b/ as in tests/data/text/README.md; FILE is tok512.model.
+DIR holds llama2/, chinese_alpaca_7b/, mistral_v1/, qwen/, gpt_neox_20b/ as in tests/data/text/README.md; FILE is tok512.model.
 Writes data/<name>.json: {release, model, files, legacy?, add?, rows: [[text, ids, pieces, decoded, decoded without special]]}.
 A file named in `files` is what a model folder would hold beside the model.
 """
@@ -162,6 +162,46 @@ def flagged_goldens(args, texts):
                          "size": len(tokenizer), "rows": rows(tokenizer, texts)})
 
 
+def alpaca_goldens(args, texts):
+    """A real folder with its own configuration: LLaMA's pieces and 17,953 Chinese ones."""
+    source = pathlib.Path(args.tokenizers, "chinese_alpaca_7b")
+    names = ("tokenizer_config.json", "special_tokens_map.json")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (*names, "tokenizer.model"):
+            shutil.copy(source / file, folder)
+        tokenizer = transformers.LlamaTokenizer.from_pretrained(folder)
+    write(f"a{RELEASE.replace('.', '')}_alpaca", {
+        "release": RELEASE, "model": "chinese_alpaca_7b", "add": [], "size": len(tokenizer),
+        "files": {file: json.loads((source / file).read_text()) for file in names},
+        "rows": rows_sentencepiece(tokenizer, texts)})
+
+
+def gpt2_goldens(args, texts):
+    """GPT-2's kind: its pattern, no normaliser, clean-up of spaces before punctuation when decoding. The vocabulary was
+    trained once on every second of the hard strings and is kept in models/gpt2_kind."""
+    kept = HERE / "models" / "gpt2_kind"
+    if not (kept / "merges.txt").exists():
+        kept.mkdir(parents=True)
+        trained = tokenizers.ByteLevelBPETokenizer()
+        trained.train_from_iterator(texts[::2] * 3, vocab_size=700, min_frequency=2, special_tokens=["<|endoftext|>"])
+        trained.save_model(str(kept))
+    config = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "bos_token": "<|endoftext|>",
+              "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": None, "errors": "replace"}
+    files = {"tokenizer_config.json": config}
+    with tempfile.TemporaryDirectory() as folder:
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(kept / file, folder)
+        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        slow = transformers.GPT2Tokenizer.from_pretrained(folder)
+        write("g437_slow", {"release": "4.37", "model": "gpt2_kind", "files": files, "add": [], "size": len(slow),
+                            "rows": rows(slow, texts)})
+        fast = transformers.GPT2TokenizerFast.from_pretrained(folder)
+        fast.save_pretrained(folder)
+        full = json.loads(pathlib.Path(folder, "tokenizer.json").read_text())
+        write("g437_fast", {"release": "4.37", "model": "none", "files": files | {"tokenizer.json": full}, "add": [],
+                            "size": len(fast), "rows": rows(fast, texts)})
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokenizers", required=True)
@@ -169,10 +209,12 @@ def main():
     args = parser.parse_args()
     texts = all_strings(60)
     sentencepiece_goldens(args, texts)
+    alpaca_goldens(args, texts)
     if RELEASE == "4.37":
         qwen_goldens(args, texts)
         neox_goldens(args, texts)
         flagged_goldens(args, texts)
+        gpt2_goldens(args, texts)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 
 #include "cli/command.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/memory.hpp"
 #include "tessera/core/version.hpp"
 
 namespace tessera::cli {
@@ -83,6 +84,7 @@ int report(const std::exception& error, Session& session) {
 
 int main(int argc, char** argv) {
   using namespace tessera;
+  keep_freed_memory();
   cli::Session session({argv, argv + argc});
   int status = 0;
   try {

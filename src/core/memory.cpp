@@ -2,7 +2,12 @@
 
 #include <sys/resource.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 
@@ -83,6 +88,17 @@ std::int64_t available_memory_bytes(const fs::path& root) {
     if (names_memory(controllers)) least = left_in_groups(mount / "memory", path, kVersion1, least);
   }
   return least;
+}
+
+void keep_freed_memory() noexcept {
+  setenv("THP_MEM_ALLOC_ENABLE", "1",
+         /*overwrite=*/0);  // LibTorch's allocator: huge pages for blocks of 2 MiB and more
+#ifdef __GLIBC__
+  if (std::getenv("GLIBC_TUNABLES") != nullptr) return;
+  constexpr int kLargest = 1 << 30;
+  mallopt(M_MMAP_THRESHOLD, kLargest);  // larger blocks would be mapped, and unmapped when freed
+  mallopt(M_TRIM_THRESHOLD, kLargest);
+#endif
 }
 
 }  // namespace tessera

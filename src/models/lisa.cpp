@@ -110,9 +110,10 @@ HeadResult run_head(const Llama& llama, const at::Tensor& hidden, const LisaSequ
       const at::Tensor logits = full ? llama.head(normed, ctx) : at::Tensor();
       results.push_back(flat.index_select(0, seg));
       if (losses) {
-        const at::Tensor needed = full ? logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions)
-                                       : llama.head(flat.index_select(0, scored.positions), ctx);
-        results.push_back(cross_entropy_sum(needed, scored.targets));
+        results.push_back(
+            full ? cross_entropy_sum(logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions),
+                                     scored.targets)
+                 : llama.head_loss(flat.index_select(0, scored.positions), scored.targets, ctx));
       }
       if (full) results.push_back(logits);
       if (trace) results.push_back(normed);
@@ -120,8 +121,7 @@ HeadResult run_head(const Llama& llama, const at::Tensor& hidden, const LisaSequ
     }
     results.push_back(llama.final_norm(rows.index_select(0, seg)));
     if (losses) {
-      const at::Tensor needed = llama.head(llama.final_norm(rows.index_select(0, scored.positions)), ctx);
-      results.push_back(cross_entropy_sum(needed, scored.targets));
+      results.push_back(llama.head_loss(llama.final_norm(rows.index_select(0, scored.positions)), scored.targets, ctx));
     }
     return results;
   });

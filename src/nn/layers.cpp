@@ -2,10 +2,11 @@
 
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/conv_transpose2d.h>
-#include <ATen/ops/embedding.h>
+#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/rms_norm.h>
+
+#include "tessera/nn/weighted.hpp"
 
 namespace tessera::nn {
 namespace {
@@ -52,15 +53,20 @@ Linear Linear::tied(std::string name, Param weight) {
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x, const ForwardContext& ctx) const {
-  const at::Tensor base = at::linear(x, state_->weight->value(), optional_value(state_->bias));
+  const at::Tensor base = nn::linear(x, state_->weight->value(), optional_value(state_->bias));
   return state_->adapter ? state_->adapter->apply(x, base, ctx) : base;
+}
+
+at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const {
+  if (!state_->adapter && !state_->bias) return linear_cross_entropy_sum(x, state_->weight->value(), targets);
+  return at::cross_entropy_loss((*this)(x, ctx).to(at::kFloat), targets, {}, at::Reduction::Sum);
 }
 
 Embedding::Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init)
     : weight_(scope.child(name).param("weight", {count, dim}, init)) {}
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
-  return at::embedding(weight_->value(), ids);
+  return nn::embedding(weight_->value(), ids);
 }
 
 LayerNorm::LayerNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps)

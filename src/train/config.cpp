@@ -75,6 +75,10 @@ void bind_run(Options& o, TrainConfig& c) {
   o.add("save_steps", &c.save_steps, "a checkpoint every that many steps; 0: at the end of each epoch",
         {.group = "Run", .min = 0});
   o.add("save_total_limit", &c.save_total_limit, "checkpoints kept besides the best", {.group = "Run", .min = 1});
+  o.add("keep_last", &c.keep_last, "another name of --save_total_limit; when given, it is the one that counts",
+        {.group = "Run", .min = 1});
+  o.add("async_save", &c.async_save,
+        "write checkpoints from a copy in host memory while the next steps run; false: write first, then go on", run);
   o.add("vis_samples", &c.vis_samples, "overlays written by the last validation", {.group = "Run", .min = 0});
   o.add("export_merged", &c.export_merged, "write the merged model folder at the end", run);
   const OptionInfo engine{.group = "Engine"};

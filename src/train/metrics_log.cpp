@@ -49,6 +49,7 @@ std::string to_json_line(const StepMetrics& m) {
                        {"step_s", m.step_s},
                        {"data_wait_s", m.data_wait_s},
                        {"comm_wait_s", m.comm_wait_s},
+                       {"save_stall_s", m.save_stall_s},
                        {"tokens", m.tokens},
                        {"samples", m.samples},
                        {"bytes_gathered", m.bytes_gathered},

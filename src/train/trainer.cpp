@@ -13,6 +13,7 @@
 #include "tessera/core/progress.hpp"
 #include "tessera/core/signal.hpp"
 #include "tessera/shard/checkpoint.hpp"
+#include "tessera/shard/checkpoint_writer.hpp"
 #include "tessera/shard/plan.hpp"
 #include "tessera/train/evaluate.hpp"
 #include "tessera/train/export.hpp"
@@ -57,7 +58,8 @@ class Trainer {
                                       })),
         optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps},
                    {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }),
-        scaler_(model_.engine->config().compute == shard::ComputeType::f16) {
+        scaler_(model_.engine->config().compute == shard::ComputeType::f16),
+        writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}) {
     if (!request.val_shards.empty() && !config_.no_eval) {
       val_shards_.emplace(comm::made_everywhere(
           *fabric.control, [&] { return data::Shards::open(request.val_shards, "val", requirements()); }));
@@ -84,18 +86,21 @@ class Trainer {
     }
     while (step_ < config_.total_steps()) {
       one_step();
+      if (const auto saved = writer_.poll()) report_saved(*saved);
       const bool last = step_ == config_.total_steps();
       const bool epoch_end = step_ % config_.steps_per_epoch == 0 || last;
       const bool stop = any_rank(signals.received());
-      if (epoch_end && val_loader_) validate_now();
+      const bool best = epoch_end && val_loader_ && validate_now();
       const bool due = config_.save_steps > 0 ? step_ % config_.save_steps == 0 || last : epoch_end;
-      if (due || stop) save();
+      save(due || stop, best);
       if (stop && !last) {
+        finish_saving();
         log_.info("stopped by a signal after step {}; run again with --resume auto to go on", step_);
         return ExitStatus::requeue;
       }
     }
     bar_.reset();
+    finish_saving();
     finish();
     return ExitStatus::done;
   }
@@ -136,6 +141,8 @@ class Trainer {
 
   // The newest whole checkpoint of this run, or the one asked for; empty to start anew.
   fs::path checkpoint_to_resume() const {
+    if (!speaks()) return {};
+    for (const auto& root : {checkpoints(), folder_ / "best"}) shard::tidy_checkpoints(root);
     if (!config_.resume.empty() && config_.resume != "auto") return config_.resume;
     if (config_.resume.empty() && !config_.auto_resume) return {};
     const auto all = shard::list_checkpoints(checkpoints());
@@ -143,7 +150,9 @@ class Trainer {
   }
 
   void start_or_resume() {
-    const fs::path from = comm::broadcast_text(*fabric_.control, checkpoint_to_resume().string());
+    fs::path from;
+    comm::on_every_rank(*fabric_.control, [&] { from = checkpoint_to_resume(); });
+    from = comm::broadcast_text(*fabric_.control, from.string());
     if (from.empty()) return;
     const auto info = shard::load_checkpoint(from, *model_.engine, optimizer_, model_.frozen_digest);
     const auto state = nlohmann::json::parse(info.trainer_state);
@@ -196,6 +205,7 @@ class Trainer {
     metrics.bytes_reduced = after.second - before.second;
     for (const auto& group : optimizer_.groups()) metrics.lr[group.name] = group.lr;
     metrics.data_wait_s = batches.data_wait_s;
+    metrics.save_stall_s = writer_.take_stall();
     metrics.comm_wait_s = model_.engine->take_comm_wait();
     metrics.peak_bytes = peak_memory_bytes();
     metrics.step_s = seconds_since(start);
@@ -252,7 +262,8 @@ class Trainer {
     }
   }
 
-  void validate_now() {
+  // True when it is the best so far.
+  bool validate_now() {
     if (bar_) bar_->clear();
     if (!val_loader_) throw RequestError("--eval_only needs --val_shards");
     const bool last = step_ == config_.total_steps() || config_.eval_only;
@@ -265,10 +276,9 @@ class Trainer {
       metrics_->add_validation(step_, giou, result.all.ciou(), result.all.masks());
       events_->add(step_, {{"val/giou", giou}, {"val/ciou", result.all.ciou()}});
     }
-    if (giou <= best_giou_ || config_.eval_only) return;
+    if (giou <= best_giou_ || config_.eval_only) return false;
     best_giou_ = giou;
-    shard::save_checkpoint(folder_ / "best", step_, *model_.engine, optimizer_, model_.frozen_digest, trainer_state());
-    comm::on_rank_zero(*fabric_.control, [&] { shard::prune_checkpoints(folder_ / "best", 1); });
+    return true;
   }
 
   std::string trainer_state() const {
@@ -280,13 +290,25 @@ class Trainer {
         .dump();
   }
 
-  void save() {
+  // One save for both places: the files of `best/` are the same ones under a second name.
+  void save(bool due, bool best) {
+    std::vector<shard::CheckpointPlace> places;
+    if (due) places.push_back({checkpoints(), config_.checkpoints_kept()});
+    if (best) places.push_back({folder_ / "best", 1});
+    if (places.empty()) return;
+    for (const auto& saved : writer_.begin(step_, trainer_state(), places)) report_saved(saved);
+  }
+
+  void finish_saving() {
+    if (const auto saved = writer_.finish()) report_saved(*saved);
+  }
+
+  void report_saved(const shard::SavedCheckpoint& saved) {
     if (bar_) bar_->clear();
-    const auto start = Clock::now();
-    shard::save_checkpoint(checkpoints(), step_, *model_.engine, optimizer_, model_.frozen_digest, trainer_state());
-    comm::on_rank_zero(*fabric_.control, [&] { shard::prune_checkpoints(checkpoints(), config_.save_total_limit); });
-    log_.info("checkpoint {} written in {:.2f} s", (checkpoints() / fmt::format("step-{}", step_)).string(),
-              seconds_since(start));
+    for (const auto& folder : saved.folders) {
+      log_.info("checkpoint {}: {:.1f} MiB, whole on the disk {:.2f} s after its step", folder.string(),
+                mib(saved.bytes), saved.write_s);
+    }
   }
 
   void finish() {
@@ -309,6 +331,7 @@ class Trainer {
   std::optional<data::EvalLoader> val_loader_;
   shard::AdamW optimizer_;
   LossScaler scaler_;
+  shard::CheckpointWriter writer_;
   std::optional<MetricsLog> metrics_;
   std::optional<TensorBoardWriter> events_;
   std::optional<Progress> bar_;

@@ -1,13 +1,13 @@
 // Written on these ranks, read on these and on others (through sub-groups), damaged in every place.
 #include "tessera/shard/checkpoint.hpp"
 
-#include <ATen/ops/full_like.h>
-#include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <algorithm>
+#include <vector>
 
-#include "shard/toy_model.hpp"
+#include "shard/toy_job.hpp"
+#include "support/limits.hpp"
 #include "support/support.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/comm/mpi.hpp"
@@ -18,55 +18,8 @@ namespace tessera::shard {
 namespace {
 
 namespace fs = std::filesystem;
-using toy::ToyModel;
-
-struct Job {
-  explicit Job(comm::Communicator& comm, bool with_adapter = true)
-      : model(with_adapter),
-        engine(model.layout, comm::Fabric::on_host(comm), {}),
-        optimizer(engine, {}, {{"all", 1e-3, 0.0}}, [](const nn::ParamState&) { return 0U; }) {
-    LoadPolicy policy;
-    policy.seed = 5;
-    policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine.load(toy::EmptySource(), policy);
-  }
-  // Values that tell tensor, position and kind of state apart, whatever the cut.
-  void mark() {
-    for (auto& slice : engine.trained()) {
-      for (const auto& piece : slice.pieces) {
-        for (std::int64_t i = 0; i < piece.count; ++i) {
-          const auto where = piece.slice_begin + i;
-          const float base = value(piece.tensor, piece.tensor_begin + i, slice);
-          slice.master.data_ptr<float>()[where] = base;
-          slice.exp_avg.data_ptr<float>()[where] = base + 0.25F;
-          slice.exp_avg_sq.data_ptr<float>()[where] = base + 0.5F;
-        }
-      }
-    }
-    optimizer.set_steps(17);
-  }
-  void expect_marked() {
-    for (auto& slice : engine.trained()) {
-      for (const auto& piece : slice.pieces) {
-        for (std::int64_t i = 0; i < piece.count; ++i) {
-          const auto where = piece.slice_begin + i;
-          const float base = value(piece.tensor, piece.tensor_begin + i, slice);
-          ASSERT_EQ(slice.master.data_ptr<float>()[where], base);
-          ASSERT_EQ(slice.exp_avg.data_ptr<float>()[where], base + 0.25F);
-          ASSERT_EQ(slice.exp_avg_sq.data_ptr<float>()[where], base + 0.5F);
-        }
-      }
-    }
-    EXPECT_EQ(optimizer.steps(), 17);
-  }
-  static float value(std::size_t tensor, std::int64_t at, const TrainedSlice& slice) {
-    return static_cast<float>(slice.layout->tensors()[tensor].param->name.size() * 1000 + static_cast<std::size_t>(at));
-  }
-
-  ToyModel model;
-  Engine engine;
-  AdamW optimizer;
-};
+using testing_support::message_of;
+using toy::Job;
 
 class CheckpointTest : public testing::Test {
  protected:
@@ -125,7 +78,9 @@ TEST_F(CheckpointTest, ComesBackOnOneRankAndFromOneRank) {
 TEST_F(CheckpointTest, AnotherBaseIsRefused) {
   Job setup(*comm);
   save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, "{}");
-  EXPECT_NE(error_of_load(setup, 98).find("another base"), std::string::npos);
+  const auto text = error_of_load(setup, 98);
+  EXPECT_NE(text.find("another base"), std::string::npos) << text;
+  EXPECT_EQ(text.find('\n'), std::string::npos) << text;
 }
 
 TEST_F(CheckpointTest, OtherTrainedParametersAreNamed) {
@@ -134,59 +89,137 @@ TEST_F(CheckpointTest, OtherTrainedParametersAreNamed) {
   Job other(*comm, /*with_adapter=*/false);
   const auto text = error_of_load(other, 99);
   EXPECT_NE(text.find("not trained in this run: frozen.lora_A"), std::string::npos) << text;
+  EXPECT_EQ(text.find('\n'), std::string::npos) << text;
 }
 
-TEST_F(CheckpointTest, OneFlippedByteAnywhereIsFoundAndTheFileNamed) {
+TEST_F(CheckpointTest, OneFlippedByteInAnyFileIsFoundAndTheFileNamed) {
   Job setup(*comm);
   setup.mark();
-  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, "{}");
-  for (const char* ending : {".safetensors", ".json"}) {
-    const auto victim = root / "step-3" / ("rank-00000-of-0000" + std::to_string(comm->size()) + ending);
-    std::string before;
-    if (comm->rank() == 0) {
-      before = testing_support::read_file(victim);
-      std::string damaged = before;
-      damaged[damaged.size() - 9] = static_cast<char>(damaged[damaged.size() - 9] ^ 1);
-      testing_support::write_file(victim, damaged);
+  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, R"({"cursor": 12})");
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(root / "step-3")) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  EXPECT_EQ(files.size(), 1U + 2U * static_cast<std::size_t>(comm->size()));
+  for (const auto& victim : files) {
+    const auto size = fs::file_size(victim);
+    for (const auto at : {std::uintmax_t{0}, std::uintmax_t{9}, size / 3, size / 2, size - 9, size - 1}) {
+      std::string before;
+      if (comm->rank() == 0) {
+        before = testing_support::read_file(victim);
+        std::string damaged = before;
+        damaged[at] = static_cast<char>(damaged[at] ^ 1);
+        testing_support::write_file(victim, damaged);
+      }
+      comm->barrier();
+      const auto text = error_of_load(setup, 99);
+      EXPECT_NE(text.find(victim.filename().string()), std::string::npos) << victim << " byte " << at << ": " << text;
+      EXPECT_EQ(text.find('\n'), std::string::npos) << text;
+      if (victim.filename() != "manifest.json") {
+        const auto problems = verify_checkpoint(root / "step-3");
+        ASSERT_EQ(problems.size(), 1U) << victim << " byte " << at;
+        EXPECT_NE(problems[0].find(victim.filename().string()), std::string::npos) << problems[0];
+      }
+      comm->barrier();
+      if (comm->rank() == 0) testing_support::write_file(victim, before);
+      comm->barrier();
     }
+  }
+  EXPECT_EQ(error_of_load(setup, 99), "");
+}
+
+TEST_F(CheckpointTest, TheManifestGuardsEveryByteOfItself) {
+  Job setup(*comm);
+  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, R"({"cursor": 12})");
+  if (comm->rank() != 0) return;
+  const auto file = root / "step-3" / "manifest.json";
+  const auto whole = testing_support::read_file(file);
+  std::string damaged = whole;
+  for (std::size_t at = 0; at < whole.size(); at += at + 64 < whole.size() ? 5 : 1) {
+    damaged[at] = static_cast<char>(whole[at] ^ (1 << at % 8));
+    testing_support::write_file(file, damaged);
+    const auto text = message_of<RequestError>([&] { read_manifest(root / "step-3"); });
+    EXPECT_NE(text.find(file.string()), std::string::npos) << "byte " << at << ": " << text;
+    damaged[at] = whole[at];
+  }
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, whole.size() / 2, whole.size() - 1}) {
+    testing_support::write_file(file, whole.substr(0, size));
+    const auto text = message_of<RequestError>([&] { read_manifest(root / "step-3"); });
+    EXPECT_NE(text.find(file.string()), std::string::npos) << size << " bytes: " << text;
+  }
+}
+
+TEST_F(CheckpointTest, AFileCutGrownOrGoneIsNamed) {
+  Job setup(*comm);
+  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, "{}");
+  const std::string last = "rank-0000" + std::to_string(comm->size() - 1) + "-of-0000" + std::to_string(comm->size());
+  for (const std::string& name : {last + ".safetensors", last + ".json", std::string("manifest.json")}) {
+    const auto victim = root / "step-3" / name;
+    const std::string whole = testing_support::read_file(victim);
     comm->barrier();
-    const auto text = error_of_load(setup, 99);
-    EXPECT_NE(text.find(victim.filename().string()), std::string::npos) << text;
-    EXPECT_FALSE(verify_checkpoint(root / "step-3").empty());
-    comm->barrier();
-    if (comm->rank() == 0) testing_support::write_file(victim, before);
+    const std::vector<std::string> contents{whole.substr(0, whole.size() - 5), whole.substr(0, 3), "", whole + "x"};
+    for (std::size_t i = 0; i <= contents.size(); ++i) {
+      if (comm->rank() == 0) {
+        if (i < contents.size()) testing_support::write_file(victim, contents[i]);
+        if (i == contents.size()) fs::remove(victim);
+      }
+      comm->barrier();
+      const auto text = error_of_load(setup, 99);
+      EXPECT_NE(text.find(name), std::string::npos) << "case " << i << ": " << text;
+      if (name.ends_with(".safetensors") && i < contents.size()) {
+        EXPECT_NE(text.find("cut short or grown"), std::string::npos) << text;
+      }
+      comm->barrier();
+    }
+    if (comm->rank() == 0) testing_support::write_file(victim, whole);
     comm->barrier();
   }
   EXPECT_EQ(error_of_load(setup, 99), "");
 }
 
-TEST_F(CheckpointTest, ACutFileIsNamed) {
-  Job setup(*comm);
-  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, "{}");
-  const auto victim = root / "step-3" / ("rank-00000-of-0000" + std::to_string(comm->size()) + ".safetensors");
-  if (comm->rank() == 0) fs::resize_file(victim, fs::file_size(victim) - 5);
-  comm->barrier();
-  const auto text = error_of_load(setup, 99);
-  EXPECT_NE(text.find(victim.filename().string()), std::string::npos) << text;
-  EXPECT_NE(text.find("cut short"), std::string::npos) << text;
-}
-
 TEST_F(CheckpointTest, OnlyWholeOnesAreListedAndOldOnesGo) {
   Job setup(*comm);
-  for (const int step : {1, 2, 10}) save_checkpoint(root, step, setup.engine, setup.optimizer, 99, "{}");
-  if (comm->rank() == 0) {
-    fs::create_directories(root / ".step-11.partial");
-    fs::create_directories(root / "step-12");  // no manifest: not one of ours
-    auto names = [&] {
-      std::string out;
-      for (const auto& p : list_checkpoints(root)) out += p.filename().string() + " ";
-      return out;
-    };
-    EXPECT_EQ(names(), "step-1 step-2 step-10 ");
-    prune_checkpoints(root, 2);
-    EXPECT_EQ(names(), "step-2 step-10 ");
-    EXPECT_FALSE(fs::exists(root / ".step-11.partial"));
-  }
+  for (const int step : {1, 2, 10, 20}) save_checkpoint(root, step, setup.engine, setup.optimizer, 99, "{}");
+  if (comm->rank() != 0) return;
+  fs::create_directories(root / "step-12");  // no manifest: not one of ours
+  fs::create_directories(root / "step-3x");
+  auto names = [&] {
+    std::string out;
+    for (const auto& p : list_checkpoints(root)) out += p.filename().string() + " ";
+    return out;
+  };
+  EXPECT_EQ(names(), "step-1 step-2 step-10 step-20 ");
+  prune_checkpoints(root, 20, 3);
+  EXPECT_EQ(names(), "step-2 step-10 step-20 ");
+  prune_checkpoints(root, 10, 2);  // the run went back to 2 and has come to 10: what is later is of another course
+  EXPECT_EQ(names(), "step-2 step-10 ");
+  EXPECT_TRUE(fs::exists(root / "step-12"));
+}
+
+TEST_F(CheckpointTest, WhatAKilledProcessLeftIsPutBackOrRemoved) {
+  Job setup(*comm);
+  for (const int step : {1, 2}) save_checkpoint(root, step, setup.engine, setup.optimizer, 99, "{}");
+  if (comm->rank() != 0) return;
+  fs::rename(root / "step-2", root / ".step-2.old");  // killed between the two renames of an exchange
+  fs::copy(root / "step-1", root / ".step-1.old", fs::copy_options::recursive);  // killed after them
+  fs::create_directories(root / ".step-7.partial");
+  fs::create_directories(root / ".step-8.dying");
+  fs::create_directories(root / ".git");
+  tidy_checkpoints(root);
+  std::vector<std::string> left;
+  for (const auto& e : fs::directory_iterator(root)) left.push_back(e.path().filename().string());
+  std::sort(left.begin(), left.end());
+  EXPECT_EQ(left, (std::vector<std::string>{".git", "step-1", "step-2"}));
+  EXPECT_TRUE(verify_checkpoint(root / "step-2").empty());
+}
+
+TEST_F(CheckpointTest, OneOfTheSameStepGivesWayToTheNewOne) {
+  Job setup(*comm);
+  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, R"({"try": 1})");
+  save_checkpoint(root, 3, setup.engine, setup.optimizer, 99, R"({"try": 2})");
+  EXPECT_EQ(read_manifest(root / "step-3").trainer_state, R"({"try":2})");
+  comm->barrier();
+  if (comm->rank() != 0) return;
+  EXPECT_EQ(std::distance(fs::directory_iterator(root), fs::directory_iterator()), 1);
 }
 
 TEST_F(CheckpointTest, AFailureOnOneRankIsThrownOnAllAndLeavesNoCheckpoint) {

@@ -3,16 +3,17 @@
 ///
 /// Folder `step-N/`, complete whenever it exists under that name:
 ///   manifest.json                 format, program, step, ranks, digest of the frozen base, trained tensors (name,
-///   shape),
-///                                 the trainer's own state, and per rank file its size and checksum
-///   rank-RRRRR-of-WWWWW.json      table: per piece its tensor, element range, byte offset and checksum (XXH3-64)
+///                                 shape), the trainer's own state, per rank file its size and its table's checksum;
+///                                 last, the checksum of all that stands before it
+///   rank-RRRRR-of-WWWWW.json      table: checksum of the data file's header; per piece its tensor, element range, byte
+///                                 offset and a checksum for each 4 MiB
 ///   rank-RRRRR-of-WWWWW.safetensors  the pieces, F32; names are `<tensor>[begin:end].{master,exp_avg,exp_avg_sq}`
-/// It is written as `.step-N.partial/`, synced, and renamed when every rank is done. The frozen base is not in it; its
-/// digest is, and another base is refused.
+/// Checksums are XXH3-64; together they cover every byte of the folder. It is written as `.step-N.partial/`, synced,
+/// and renamed when every rank is done. The frozen base is not in it; its digest is, and another base is refused.
+/// checkpoint_writer.hpp writes them while training goes on.
 /// Source: layout after torch.distributed.checkpoint (one data file a rank, global offsets in a table).
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct CheckpointInfo {
   std::int64_t step = 0;
   int ranks = 0;
   std::uint64_t frozen_digest = 0;
+  std::int64_t optimizer_steps = 0;
   std::string trainer_state;  ///< JSON text, the trainer's own
   std::string program;        ///< version that wrote it
   struct Tensor {
@@ -32,14 +34,21 @@ struct CheckpointInfo {
     std::vector<std::int64_t> shape;
   };
   std::vector<Tensor> tensors;
-  std::int64_t bytes = 0;  ///< of all rank files
+  struct File {
+    std::string stem;
+    std::int64_t bytes = 0;
+  };
+  std::vector<File> files;  ///< the data files, by rank
+  std::int64_t bytes = 0;   ///< of all of them
 };
 
-/// Writes `root/step-<step>`. Collective; an error on one rank is thrown on all, and leaves nothing under the name.
+/// Writes `root/step-<step>` and returns when it is whole. Collective; an error on one rank is thrown on all, and
+/// leaves nothing under the name.
 void save_checkpoint(const std::filesystem::path& root, std::int64_t step, Engine& engine, const AdamW& optimizer,
                      std::uint64_t frozen_digest, const std::string& trainer_state);
 
-/// Reads the slices this rank owns, whatever number of ranks wrote them, and checks every piece it touches. Collective.
+/// Reads the slices this rank owns, whatever number of ranks wrote them, straight into place and at most 4 MiB at a
+/// time besides. Together the ranks check every byte of the folder. Collective.
 /// Throws RequestError when the checkpoint is damaged (names the file), of another base, or of other trained tensors
 /// (names the first ones).
 CheckpointInfo load_checkpoint(const std::filesystem::path& folder, Engine& engine, AdamW& optimizer,
@@ -48,13 +57,18 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& folder, Engine& engi
 /// The manifest alone. Throws RequestError naming the file when it is missing or damaged.
 CheckpointInfo read_manifest(const std::filesystem::path& folder);
 
-/// Checks every byte against its checksum; returns one line a problem.
+/// Checks every byte against its checksum; returns one line a problem. Throws as read_manifest does.
 std::vector<std::string> verify_checkpoint(const std::filesystem::path& folder);
 
 /// Whole checkpoints in `root`, oldest first.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& root);
 
-/// Removes all but the newest `keep` checkpoints, and what stopped writes left. Call on one rank.
-void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep);
+/// Puts back what a process killed between two renames left aside, and removes what stopped writes left. Call on one
+/// rank, while none writes.
+void tidy_checkpoints(const std::filesystem::path& root);
+
+/// After `step` was written: removes what is older than the newest `keep`, that one included, and checkpoints of later
+/// steps, which belong to a course that the run has left. Call on one rank.
+void prune_checkpoints(const std::filesystem::path& root, std::int64_t step, std::int64_t keep);
 
 }  // namespace tessera::shard

@@ -3,6 +3,7 @@
 /// Data settings (what is read, in which mixture, how batches are cut) are data::LoaderConfig's.
 /// Source: LISA train_ds.py (parse_args).
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,8 @@ struct TrainConfig {
   std::int64_t print_freq = 1;
   std::int64_t save_steps = 0;  ///< 0: at the end of each epoch
   std::int64_t save_total_limit = 2;
+  std::optional<std::int64_t> keep_last;  ///< another name of save_total_limit; the one that counts when given
+  bool async_save = true;                 ///< write checkpoints while the next steps run
   std::int64_t vis_samples = 8;
   bool export_merged = true;
   // engine
@@ -64,6 +67,7 @@ struct TrainConfig {
   double comm_timeout_s = 600;
 
   std::int64_t total_steps() const noexcept { return max_steps > 0 ? max_steps : epochs * steps_per_epoch; }
+  std::int64_t checkpoints_kept() const noexcept { return keep_last.value_or(save_total_limit); }
   std::string run_dir() const { return log_base_dir + "/" + exp_name; }
 };
 

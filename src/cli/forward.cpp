@@ -5,6 +5,7 @@
 #include "cli/devices.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/progress.hpp"
 #include "tessera/io/tensor_file.hpp"
 #include "tessera/models/forward.hpp"
 #include "tessera/shard/engine.hpp"
@@ -99,7 +100,9 @@ int run_forward(const std::vector<std::string>& args, Session& session) {
     config.compute = train::compute_type(devices.precision());
     config.device = devices.device();
     engine = std::make_unique<shard::Engine>(model->layout(), devices.fabric(), config);
-    engine->load(model->weights(), {});
+    shard::LoadPolicy policy;
+    policy.progress = progress_style(devices.fabric().rank());
+    engine->load(model->weights(), policy);
   });
   engine->settle();
   const auto outputs = run_sharded(request, *model, inputs, *engine);

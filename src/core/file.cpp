@@ -155,6 +155,10 @@ void InputFile::read(std::int64_t offset, void* out, std::size_t bytes) const {
   }
 }
 
+void InputFile::will_read(std::int64_t offset, std::int64_t bytes) const noexcept {
+  (void)::posix_fadvise(fd_.get(), offset, bytes, POSIX_FADV_WILLNEED);  // a system that cannot loses nothing but time
+}
+
 void MappedFile::Unmap::operator()(const std::byte* data) const noexcept {
   ::munmap(const_cast<std::byte*>(data), size);
 }

@@ -61,6 +61,13 @@ void SafetensorsReader::read(const TensorInfo& tensor, std::int64_t begin, std::
              static_cast<std::size_t>(count * size));
 }
 
+void SafetensorsReader::will_read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count) const {
+  const TensorInfo* own = find(tensor.name);
+  if (own == nullptr) return;
+  const auto size = static_cast<std::int64_t>(size_of(own->type));
+  file_.will_read(offsets_[static_cast<std::size_t>(own - tensors_.data())] + begin * size, count * size);
+}
+
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> table,
                                      const Metadata& metadata)
     : path_(path), file_(path) {

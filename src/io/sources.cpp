@@ -27,6 +27,11 @@ void RoutedSource::read(const TensorInfo& tensor, std::int64_t begin, std::int64
   route.source->read(*route.original, begin, count, out);
 }
 
+void RoutedSource::will_read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count) const {
+  const Route& route = route_of(tensor);
+  route.source->will_read(*route.original, begin, count);
+}
+
 std::string RoutedSource::where(const TensorInfo& tensor) const {
   const Route& route = route_of(tensor);
   return route.source->where(*route.original);

@@ -3,10 +3,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
+#include <memory>
 
 #include "tessera/core/error.hpp"
 
@@ -52,6 +57,27 @@ void convert_each(const void* from, std::int64_t count, float* out, Convert conv
     std::memcpy(&value, at, sizeof value);
     out[i] = convert(value);
   }
+}
+
+#ifdef __x86_64__
+/// The processor's own conversion, eight at a time; exact, subnormals included, whatever the rounding modes in force.
+__attribute__((target("avx,f16c"))) std::int64_t halves_by_f16c(const char* from, std::int64_t count, float* out) {
+  std::int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from + 2 * i))));
+  }
+  return i;
+}
+#endif
+
+void halves_to_floats(const void* from, std::int64_t count, float* out) {
+  std::int64_t done = 0;
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c")) {
+    done = halves_by_f16c(static_cast<const char*>(from), count, out);
+  }
+#endif
+  convert_each<std::uint16_t>(static_cast<const char*>(from) + 2 * done, count - done, out + done, half_to_float);
 }
 
 template <class T>
@@ -101,7 +127,7 @@ void convert_to_f32(Elem type, const void* from, std::int64_t count, float* out)
       std::memcpy(out, from, static_cast<std::size_t>(count) * sizeof(float));
       break;
     case Elem::f16:
-      convert_each<std::uint16_t>(from, count, out, half_to_float);
+      halves_to_floats(from, count, out);
       break;
     case Elem::bf16:
       convert_each<std::uint16_t>(from, count, out, bfloat_to_float);
@@ -147,12 +173,12 @@ void TensorSource::read_f32(const TensorInfo& tensor, std::int64_t begin, std::i
     return;
   }
   constexpr std::int64_t kPiece = 1 << 17;  // elements: fits the second-level cache
-  std::vector<std::byte> raw(static_cast<std::size_t>(std::clamp<std::int64_t>(count, 0, kPiece)) *
-                             size_of(tensor.type));
+  const auto raw = std::make_unique_for_overwrite<std::byte[]>(
+      static_cast<std::size_t>(std::clamp<std::int64_t>(count, 0, kPiece)) * size_of(tensor.type));
   for (std::int64_t done = 0; done < count; done += kPiece) {
     const std::int64_t piece = std::min(kPiece, count - done);
-    read(tensor, begin + done, piece, raw.data());
-    convert_to_f32(tensor.type, raw.data(), piece, out + done);
+    read(tensor, begin + done, piece, raw.get());
+    convert_to_f32(tensor.type, raw.get(), piece, out + done);
   }
 }
 

@@ -95,6 +95,14 @@ void TorchFileReader::read(const TensorInfo& tensor, std::int64_t begin, std::in
   }
 }
 
+void TorchFileReader::will_read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count) const {
+  const TensorInfo* own = find(tensor.name);
+  if (own == nullptr) return;
+  const Slot& slot = slots_[static_cast<std::size_t>(own - tensors_.data())];
+  const auto size = static_cast<std::int64_t>(size_of(own->type));
+  if (slot.contiguous) file_.will_read(slot.offset + begin * size, count * size);
+}
+
 void TorchFileReader::gather(const TensorInfo& tensor, const Slot& slot, std::int64_t begin, std::int64_t count,
                              void* out) const {
   const auto size = static_cast<std::int64_t>(size_of(tensor.type));

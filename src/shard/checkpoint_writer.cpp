@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -24,8 +25,9 @@ using Clock = std::chrono::steady_clock;
 using format::FileRow;
 using format::Manifest;
 
-/// The writer mostly waits for the disk; where it does compute, the step goes first.
-constexpr int kNice = 5;
+/// The writer mostly waits for the disk; where it does compute, the step goes first. More would let a step on every
+/// core hold it up for seconds.
+constexpr int kNicer = 2;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -52,7 +54,8 @@ class Task {
     };
     if (!background) return guarded();
     thread_ = std::thread([guarded = std::move(guarded)]() mutable {
-      (void)::setpriority(PRIO_PROCESS, 0, kNice);  // of this thread alone, on Linux
+      // Of this thread alone, on Linux; where it is not granted the thread is as good as its process.
+      (void)::setpriority(PRIO_PROCESS, 0, std::min(::getpriority(PRIO_PROCESS, 0) + kNicer, 19));
       guarded();
     });
   }
@@ -103,6 +106,12 @@ struct CheckpointWriter::Impl {
 
   comm::Communicator& control() const { return engine.control(); }
   void start_files();
+  template <class F>
+  void timed(F&& write) {
+    const auto start = Clock::now();
+    write();
+    write_s = seconds_since(start);
+  }
   /// From a finished stage to the next; a save that is in place comes back.
   std::optional<SavedCheckpoint> advance();
   void enter_place_stage();
@@ -119,7 +128,9 @@ struct CheckpointWriter::Impl {
   Manifest manifest;  // of the save under way
   std::vector<CheckpointPlace> places;
   Clock::time_point started;
-  FileRow row;  // of this rank; the task's to write until it is done
+  FileRow row;         // of this rank; the task's to write until it is done
+  double write_s = 0;  // likewise
+  double slowest_s = 0;
   double stall_s = 0;
   Task task;  // last: it ends before what it uses
 };
@@ -134,13 +145,13 @@ void CheckpointWriter::Impl::start_files() {
   RankFile file(engine.trained());
   stage = Stage::files;
   if (!config.background) {
-    task.start(false, [&] { row = write_rank_files(folder, stem, std::move(file)); });
+    task.start(false, [&] { timed([&] { row = write_rank_files(folder, stem, std::move(file)); }); });
     return;
   }
   comm::on_every_rank(control(), [&] { snapshot.take(file); });
   file.data.clear();  // the thread has no business with the slices
   task.start(true, [this, folder, stem, file = std::move(file)]() mutable {
-    row = write_rank_files(folder, stem, std::move(file), snapshot, task.cancelled());
+    timed([&] { row = write_rank_files(folder, stem, std::move(file), snapshot, task.cancelled()); });
   });
 }
 
@@ -151,12 +162,14 @@ void CheckpointWriter::Impl::enter_place_stage() {
     manifest.files.push_back(format::decode_row(text));
     manifest.info.bytes += manifest.files.back().bytes;
   }
+  slowest_s = write_s;
+  control().all_reduce({&slowest_s, 1, comm::DType::f64}, comm::ReduceOp::max);
   stage = Stage::place;
   if (control().rank() == 0) task.start(config.background, [this] { place_everywhere(places, manifest); });
 }
 
 SavedCheckpoint CheckpointWriter::Impl::saved() const {
-  SavedCheckpoint out{manifest.info.step, {}, seconds_since(started), manifest.info.bytes};
+  SavedCheckpoint out{manifest.info.step, {}, slowest_s, seconds_since(started), manifest.info.bytes};
   for (const auto& place : places) out.folders.push_back(final_path(place.root, out.step));
   return out;
 }

@@ -3,20 +3,19 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstring>
+#include <algorithm>
+#include <atomic>
 #include <unordered_set>
 
+#include "shard/digest.hpp"
 #include "shard/engine_impl.hpp"
+#include "shard/slice_loader.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
-#include "tessera/nn/init.hpp"
 
 namespace tessera::shard {
 
 namespace {
-
-constexpr std::int64_t kChunk = std::int64_t{1}
-                                << 20;  // elements converted at a time: bounds the memory above the slices
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
@@ -32,6 +31,27 @@ Origin origin_of(const nn::ParamState& param, const io::TensorInfo* info, const 
                           std::equal(info->shape.begin() + 1, info->shape.end(), param.shape.begin() + 1) &&
                           info->shape[0] < param.shape[0];
   return fewer_rows && policy.may_extend_rows(param) ? Origin::file_then_init : Origin::mis_shaped;
+}
+
+// The part of a group that this rank fills and digests; no other rank has it to fill.
+struct OwnPart {
+  const GroupLayout& layout;
+  at::Tensor target;
+  std::vector<Piece> pieces;
+};
+
+OwnPart own_part(const Group& group) {
+  return {group.layout(), group.loaded(), group.loaded_pieces()};
+}
+
+// What no piece covers stays zero through the run: it is gathered and reduced along with the rest.
+void zero_gaps(const OwnPart& part) {
+  std::int64_t at = 0;
+  for (const auto& piece : part.pieces) {
+    if (piece.slice_begin > at) part.target.narrow(0, at, piece.slice_begin - at).zero_();
+    at = piece.slice_begin + piece.count;
+  }
+  if (at < part.target.numel()) part.target.narrow(0, at, part.target.numel() - at).zero_();
 }
 
 }  // namespace
@@ -72,62 +92,50 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
   }
 
   const at::NoGradGuard no_grad;
-  std::vector<float> buffer;
-  {
-    for (auto& group : e.groups) {
-      group->shard().zero_();
-      const at::Tensor target = group->loaded();
-      for (const auto& piece : group->loaded_pieces()) {
-        const auto& param = *group->layout().tensors()[piece.tensor].param;
-        const auto* info = source.find(param.name);
-        const std::int64_t in_file = info == nullptr ? 0 : info->numel();
-        for (std::int64_t done = 0; done < piece.count; done += kChunk) {
-          const std::int64_t count = std::min(kChunk, piece.count - done);
-          const std::int64_t begin = piece.tensor_begin + done;
-          buffer.resize(static_cast<std::size_t>(count));
-          const std::int64_t from_file = std::clamp<std::int64_t>(in_file - begin, 0, count);
-          if (from_file > 0) {
-            source.read_f32(*info, begin, from_file, buffer.data());
-            report.bytes_read += from_file * static_cast<std::int64_t>(io::size_of(info->type));
-          }
-          if (from_file < count) {
-            nn::fill_init(param, policy.seed, begin + from_file, count - from_file, buffer.data() + from_file);
-          }
-          const at::Tensor chunk = at::from_blob(buffer.data(), {count}, at::TensorOptions().dtype(at::kFloat));
-          target.narrow(0, piece.slice_begin + done, count).copy_(chunk);
-        }
-      }
+  std::vector<Fill> fills;
+  for (const auto& group : e.groups) {
+    const auto part = own_part(*group);
+    zero_gaps(part);
+    for (const auto& piece : part.pieces) {
+      const auto& param = part.layout.tensors()[piece.tensor].param;
+      fills.push_back(
+          {param, source.find(param->name), piece.tensor_begin, part.target.narrow(0, piece.slice_begin, piece.count)});
     }
   }
+  const int threads = policy.threads > 0 ? policy.threads : own_threads(e.fabric.node_size());
+  report.bytes_read = fill_slices(source, std::move(fills), policy.seed, threads, policy.progress);
   return report;
 }
 
 std::uint64_t Engine::frozen_digest() const {
+  constexpr std::int64_t kChunk = std::int64_t{1} << 19;
   auto& e = *impl_;
-  std::uint64_t digest = 0;
-  {
-    for (const auto& group : e.groups) {
-      if (group->trained()) continue;
-      const at::Tensor source = group->loaded();
-      for (const auto& piece : group->loaded_pieces()) {
-        const auto& param = *group->layout().tensors()[piece.tensor].param;
-        const std::uint64_t key = hash_name(param.name);
-        const at::Tensor part = source.narrow(0, piece.slice_begin, piece.count)
-                                    .to(c10::Device(c10::DeviceType::CPU), at::kFloat)
-                                    .contiguous();
-        const auto* values = part.const_data_ptr<float>();
-        for (std::int64_t i = 0; i < piece.count; ++i) {
-          std::uint32_t bits = 0;
-          std::memcpy(&bits, values + i, sizeof bits);
-          // A sum of mixed (position, value) pairs: any cut of the tensor over ranks gives the same total.
-          digest += mix64(key ^ mix64(static_cast<std::uint64_t>(piece.tensor_begin + i) << 32 ^ bits));
-        }
+  struct Part {
+    std::uint64_t key;
+    std::int64_t numel, begin;
+    at::Tensor values;
+  };
+  std::vector<Part> parts;
+  for (const auto& group : e.groups) {
+    if (group->trained()) continue;
+    const auto part = own_part(*group);
+    for (const auto& piece : part.pieces) {
+      const auto& param = *part.layout.tensors()[piece.tensor].param;
+      for (std::int64_t at = 0; at < piece.count; at += kChunk) {
+        parts.push_back({hash_name(param.name), param.numel(), piece.tensor_begin + at,
+                         part.target.narrow(0, piece.slice_begin + at, std::min(kChunk, piece.count - at))});
       }
     }
   }
-  auto as_int = static_cast<std::int64_t>(digest);
-  e.fabric.control->all_reduce({&as_int, 1, comm::DType::i64});
-  return static_cast<std::uint64_t>(as_int);
+  std::atomic<std::uint64_t> digest{0};
+  run_parallel(parts.size(), own_threads(e.fabric.node_size()), [&](std::size_t i) {
+    const Part& p = parts[i];
+    const at::Tensor host = p.values.to(c10::Device(c10::DeviceType::CPU), at::kFloat);
+    digest += digest_piece(p.key, p.numel, p.begin, host.const_data_ptr<float>(), host.numel());
+  });
+  auto total = static_cast<std::int64_t>(digest.load());
+  e.fabric.control->all_reduce({&total, 1, comm::DType::i64});
+  return static_cast<std::uint64_t>(total);
 }
 
 }  // namespace tessera::shard

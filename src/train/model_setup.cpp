@@ -6,6 +6,7 @@
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/progress.hpp"
 #include "tessera/image/preprocess.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/lisa_folder.hpp"
@@ -43,9 +44,10 @@ void settle_what_trains(LoadedModel& m, const TrainConfig& config) {
   }
 }
 
-shard::LoadPolicy policy_of(const models::LisaFolder& folder, const TrainConfig& config, std::uint64_t seed) {
+shard::LoadPolicy policy_of(const models::LisaFolder& folder, const TrainConfig& config, std::uint64_t seed, int rank) {
   shard::LoadPolicy policy;
   policy.seed = seed;
+  policy.progress = progress_style(rank);
   const bool any = config.random_init;
   policy.may_initialize = [&folder, any](const nn::ParamState& p) { return any || models::may_be_new(folder, p); };
   policy.may_extend_rows = [](const nn::ParamState& p) {
@@ -140,7 +142,7 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
     engine.prefetch = config.prefetch ? 1 : 0;
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, engine);
     const auto weights = models::open_lisa_weights(*folder);
-    report(loaded->engine->load(*weights, policy_of(*folder, config, seed)), log);
+    report(loaded->engine->load(*weights, policy_of(*folder, config, seed, fabric.rank())), log);
   });
   loaded->engine->settle();
   if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();

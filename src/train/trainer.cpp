@@ -306,8 +306,8 @@ class Trainer {
   void report_saved(const shard::SavedCheckpoint& saved) {
     if (bar_) bar_->clear();
     for (const auto& folder : saved.folders) {
-      log_.info("checkpoint {}: {:.1f} MiB, whole on the disk {:.2f} s after its step", folder.string(),
-                mib(saved.bytes), saved.write_s);
+      log_.info("checkpoint {}: {:.1f} MiB written in {:.2f} s, known to be whole {:.2f} s after its step",
+                folder.string(), mib(saved.bytes), saved.write_s, saved.known_s);
     }
   }
 

@@ -237,6 +237,18 @@ TEST_F(TrainTest, ACheckpointOfAnotherModelIsRefused) {
   const auto checkpoint = (toy->dir() / "base/checkpoints/step-1").string();
   expect_refused(toy->train(2, "bad7", "--lora_r 2 --resume " + checkpoint), {"step-1", "lora_A"});
   expect_refused(toy->train(2, "bad8", "--lora_r 4 --seed 43 --resume " + checkpoint), {"another base"});
+  // What is in it, and whether it is sound.
+  const auto shown = toy->tessera(0, "inspect " + checkpoint + " --verify");
+  expect_ok(shown);
+  for (const char* words : {"step 1,", "frozen base: not in it, digest", "best_giou", "every checksum is right"}) {
+    EXPECT_NE(shown.output.find(words), std::string::npos) << words << shown.output;
+  }
+  const auto data = toy->dir() / "base/checkpoints/step-1/rank-00000-of-00001.safetensors";
+  auto bytes = testing_support::read_file(data);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
+  testing_support::write_file(data, bytes);
+  expect_refused(toy->tessera(0, "inspect " + checkpoint + " --verify"), {data.filename().string(), "is damaged"});
+  expect_refused(toy->train(2, "bad9", "--lora_r 4 --resume " + checkpoint), {data.filename().string(), "is damaged"});
 }
 
 }  // namespace

@@ -222,6 +222,20 @@ TEST_F(CheckpointTest, OneOfTheSameStepGivesWayToTheNewOne) {
   EXPECT_EQ(std::distance(fs::directory_iterator(root), fs::directory_iterator()), 1);
 }
 
+TEST_F(CheckpointTest, ItsDescriptionNamesWhatIsInIt) {
+  Job setup(*comm);
+  setup.mark();
+  save_checkpoint(root, 3, setup.engine, setup.optimizer, 0x1234abcd, R"({"cursor": 12})");
+  const auto text = describe_checkpoint(root / "step-3");
+  for (const std::string& words :
+       {std::string("step 3, 17 updates"), "written by " + std::to_string(comm->size()) + " ranks",
+        std::string("digest 000000001234abcd"), std::string(R"(trainer: {"cursor":12})"),
+        "rank-00000-of-0000" + std::to_string(comm->size()) + ".safetensors", std::string("frozen.lora_B"),
+        std::string("[29, 3]"), std::string("6 tensors of 712 elements")}) {
+    EXPECT_NE(text.find(words), std::string::npos) << "no '" << words << "' in\n" << text;
+  }
+}
+
 TEST_F(CheckpointTest, AFailureOnOneRankIsThrownOnAllAndLeavesNoCheckpoint) {
   Job setup(*comm);
   const auto blocked = root / "file";

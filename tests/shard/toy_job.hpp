@@ -18,6 +18,7 @@ struct Job {
     policy.seed = 5;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
     engine.load(toy::EmptySource(), policy);
+    engine.settle();
   }
   // Values that tell tensor, position and kind of state apart, whatever the cut.
   void mark(float shift = 0) {

@@ -80,6 +80,8 @@ class InputFile {
   std::int64_t size() const noexcept { return size_; }  ///< bytes, when it was opened
   /// Throws RequestError when the range is not wholly inside the file, or the file became shorter.
   void read(std::int64_t offset, void* out, std::size_t bytes) const;
+  /// A hint: the system may start to read the range from the disk.
+  void will_read(std::int64_t offset, std::int64_t bytes) const noexcept;
 
  private:
   std::filesystem::path path_;

@@ -21,6 +21,7 @@ class SafetensorsReader : public TensorSource {
   explicit SafetensorsReader(const std::filesystem::path& path);
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
   void read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const override;
+  void will_read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count) const override;
   std::string where(const TensorInfo&) const override { return file_.path().string(); }
   const Metadata& metadata() const noexcept { return metadata_; }
 

@@ -41,6 +41,8 @@ class TensorSource {
   virtual void read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const = 0;
   /// The same, converted to fp32 (exact for f16, bf16; rounded for f64).
   void read_f32(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, float* out) const;
+  /// A hint that this range will soon be read: where files allow it, the disk starts now. Never fails.
+  virtual void will_read(const TensorInfo& /*tensor*/, std::int64_t /*begin*/, std::int64_t /*count*/) const {}
   /// The file that holds the tensor, for messages.
   virtual std::string where(const TensorInfo& tensor) const = 0;
 };

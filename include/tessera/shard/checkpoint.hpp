@@ -57,6 +57,10 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& folder, Engine& engi
 /// The manifest alone. Throws RequestError naming the file when it is missing or damaged.
 CheckpointInfo read_manifest(const std::filesystem::path& folder);
 
+/// Lines for people: step, ranks, program, digest of the base, trainer's state, files and tensors with their sizes.
+/// Throws as read_manifest does.
+std::string describe_checkpoint(const std::filesystem::path& folder);
+
 /// Checks every byte against its checksum; returns one line a problem. Throws as read_manifest does.
 std::vector<std::string> verify_checkpoint(const std::filesystem::path& folder);
 

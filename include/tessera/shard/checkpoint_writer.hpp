@@ -33,7 +33,8 @@ struct CheckpointPlace {
 struct SavedCheckpoint {
   std::int64_t step = 0;
   std::vector<std::filesystem::path> folders;
-  double write_s = 0;      ///< from begin until all was in place, on the disk
+  double write_s = 0;      ///< that the slowest rank took to write and sync its files
+  double known_s = 0;      ///< from begin until every rank knew that all is in place
   std::int64_t bytes = 0;  ///< of all ranks' data files
 };
 

@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "tessera/comm/fabric.hpp"
+#include "tessera/core/progress.hpp"
 #include "tessera/core/trace.hpp"
 #include "tessera/io/tensor_source.hpp"
 #include "tessera/nn/runner.hpp"
@@ -79,6 +80,8 @@ struct LoadPolicy {
   std::function<bool(const nn::ParamState&)> may_initialize = [](const nn::ParamState&) { return false; };
   /// True: the file may have fewer rows (a vocabulary before tokens were added); the others are filled by Init.
   std::function<bool(const nn::ParamState&)> may_extend_rows = [](const nn::ParamState&) { return false; };
+  int threads = 0;  ///< that read and convert; 0: this rank's part of the node's processors, 8 at most
+  ProgressStyle progress = ProgressStyle::silent;  ///< of this rank's part, when it takes more than a second
 };
 
 struct LoadReport {

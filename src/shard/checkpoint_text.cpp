@@ -1,0 +1,46 @@
+// What is in a checkpoint, for people.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "shard/checkpoint_format.hpp"
+#include "tessera/shard/checkpoint.hpp"
+
+namespace tessera::shard {
+
+namespace {
+
+double mib(std::int64_t bytes) {
+  return static_cast<double>(bytes) / 1048576.0;
+}
+
+}  // namespace
+
+std::string describe_checkpoint(const std::filesystem::path& folder) {
+  const auto info = read_manifest(folder);
+  std::string out = fmt::format("checkpoint {}\n", folder.string());
+  out += fmt::format("  step {}, {} updates of the optimiser, written by {} ranks of tessera {}\n", info.step,
+                     info.optimizer_steps, info.ranks, info.program);
+  out += fmt::format("  frozen base: not in it, digest {}\n", format::hex(info.frozen_digest));
+  out += fmt::format("  trainer: {}\n", info.trainer_state);
+  out += "files\n";
+  for (const auto& file : info.files) {
+    out += fmt::format("  {}.safetensors  {:10.2f} MiB, table {}.json\n", file.stem, mib(file.bytes), file.stem);
+  }
+  out += "tensors, each as fp32 master and both moments\n";
+  std::size_t widest = 0;
+  for (const auto& t : info.tensors) widest = std::max(widest, t.name.size());
+  std::int64_t elements = 0;
+  for (const auto& t : info.tensors) {
+    std::int64_t n = 1;
+    for (const auto extent : t.shape) n *= extent;
+    elements += n;
+    out += fmt::format("  {:<{}}  {:10.2f} MiB  [{}]\n", t.name, widest, mib(12 * n), fmt::join(t.shape, ", "));
+  }
+  out += fmt::format("{} tensors of {} elements, {} files of {:.2f} MiB\n", info.tensors.size(), elements,
+                     info.files.size(), mib(info.bytes));
+  return out;
+}
+
+}  // namespace tessera::shard

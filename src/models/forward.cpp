@@ -136,15 +136,17 @@ std::unique_ptr<ForwardModel> ForwardModel::open(const ForwardRequest& request) 
   std::unique_ptr<ForwardModel> model;
   if (config.contains("train_mask_decoder") || config.contains("sam_config")) {
     model = open_lisa(request);
-  } else if (type == "llama") {
-    model = open_llama(request, config);
+  } else if (type == "llama" || type == "mistral" || type == "qwen2" || type == "mpt") {
+    model = open_language(request, config);
   } else if (type == "clip_vision_model" || type == "clip") {
     model = open_clip(request, config);
   } else if (type == "sam") {
     model = open_sam(request, config);
   } else {
     throw RequestError(
-        "{}: model_type '{}' is not supported; supported are llama, clip_vision_model, clip, sam and LISA folders",
+        "{}: model_type '{}' is not supported; supported are llama, mistral, qwen2, mpt, clip_vision_model, clip, sam "
+        "and "
+        "LISA folders",
         folder.config().where(), type);
   }
   model->attach_adapters(request);

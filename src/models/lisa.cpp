@@ -227,7 +227,9 @@ LisaOutputs LisaModel::forward(const LisaBatch& batch, nn::UnitRunner& runner, c
 
   LisaOutputs out;
   nn::Tensors layers;
-  const at::Tensor hidden = p.llama.decode(sequence, plan.mask, runner, row_ctx, options.trace ? &layers : nullptr);
+  DecodeOptions decoding;
+  decoding.trace = options.trace ? &layers : nullptr;
+  const at::Tensor hidden = p.llama.decode(sequence, plan.mask, runner, row_ctx, decoding);
   const HeadResult head = run_head(p.llama, hidden, plan, runner, row_ctx, options);
   nn::ForwardContext mask_ctx = ctx;
   mask_ctx.sample_keys.clear();

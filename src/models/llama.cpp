@@ -1,15 +1,15 @@
 #include "tessera/models/llama.hpp"
 
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/nonzero.h>
-
-#include "tessera/core/error.hpp"
+#include <ATen/ops/arange.h>
 
 namespace tessera::models {
 
-LlamaLayer::LlamaLayer(const nn::Scope& scope, const LlamaConfig& config)
-    : heads_(config.heads), kv_heads_(config.kv_heads), activation_(config.activation) {
+LlamaLayer::LlamaLayer(const nn::Scope& scope, const LlamaConfig& config, std::int64_t index)
+    : index_(static_cast<std::size_t>(index)),
+      windowed_(config.window > 0 && index >= config.first_windowed),
+      heads_(config.heads),
+      kv_heads_(config.kv_heads),
+      activation_(config.activation) {
   const nn::Init init = nn::Init::normal(config.initializer_range);
   const std::int64_t d = config.hidden_size;
   const std::int64_t inner = config.intermediate_size;
@@ -18,27 +18,31 @@ LlamaLayer::LlamaLayer(const nn::Scope& scope, const LlamaConfig& config)
   const nn::Scope attn = scope.child("self_attn");
   const nn::Scope mlp = scope.child("mlp");
   input_norm_ = nn::RmsNorm(scope, "input_layernorm", d, config.rms_norm_eps);
-  q_ = nn::Linear(attn, "q_proj", d, q_dim, config.attention_bias, init);
-  k_ = nn::Linear(attn, "k_proj", d, kv_dim, config.attention_bias, init);
-  v_ = nn::Linear(attn, "v_proj", d, kv_dim, config.attention_bias, init);
-  o_ = nn::Linear(attn, "o_proj", q_dim, d, config.attention_bias, init);
+  q_ = nn::Linear(attn, "q_proj", d, q_dim, config.qkv_bias, init);
+  k_ = nn::Linear(attn, "k_proj", d, kv_dim, config.qkv_bias, init);
+  v_ = nn::Linear(attn, "v_proj", d, kv_dim, config.qkv_bias, init);
+  o_ = nn::Linear(attn, "o_proj", q_dim, d, config.output_bias, init);
   post_norm_ = nn::RmsNorm(scope, "post_attention_layernorm", d, config.rms_norm_eps);
-  gate_ = nn::Linear(mlp, "gate_proj", d, inner, false, init);
-  up_ = nn::Linear(mlp, "up_proj", d, inner, false, init);
-  down_ = nn::Linear(mlp, "down_proj", inner, d, false, init);
+  gate_ = nn::Linear(mlp, "gate_proj", d, inner, config.mlp_bias, init);
+  up_ = nn::Linear(mlp, "up_proj", d, inner, config.mlp_bias, init);
+  down_ = nn::Linear(mlp, "down_proj", inner, d, config.mlp_bias, init);
 }
 
-at::Tensor LlamaLayer::attend(const at::Tensor& x, const nn::RopeTables& rope, const std::optional<at::Tensor>& bias,
-                              const nn::ForwardContext& ctx) const {
-  const at::Tensor q = nn::apply_rope(nn::split_heads(q_(x, ctx), heads_), rope);
-  const at::Tensor k = nn::apply_rope(nn::split_heads(k_(x, ctx), kv_heads_), rope);
-  const at::Tensor v = nn::split_heads(v_(x, ctx), kv_heads_);
-  return o_(nn::merge_heads(nn::attention(q, k, v, bias, true)), ctx);
+at::Tensor LlamaLayer::attend(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const {
+  const at::Tensor q = nn::apply_rope(nn::split_heads(q_(x, ctx), heads_), pass.rope);
+  at::Tensor k = nn::apply_rope(nn::split_heads(k_(x, ctx), kv_heads_), pass.rope);
+  at::Tensor v = nn::split_heads(v_(x, ctx), kv_heads_);
+  if (pass.cache != nullptr) {
+    auto held = pass.cache->append(index_, k, v);
+    k = std::move(held.keys);
+    v = std::move(held.values);
+  }
+  const nn::CausalMask& mask = windowed_ ? pass.windowed : pass.mask;
+  return o_(nn::merge_heads(nn::masked_attention(q, k, v, mask)), ctx);
 }
 
-at::Tensor LlamaLayer::operator()(const at::Tensor& x, const nn::RopeTables& rope,
-                                  const std::optional<at::Tensor>& bias, const nn::ForwardContext& ctx) const {
-  const at::Tensor h = x.add(attend(input_norm_(x), rope, bias, ctx));
+at::Tensor LlamaLayer::operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const {
+  const at::Tensor h = x.add(attend(input_norm_(x), pass, ctx));
   const at::Tensor normed = post_norm_(h);
   const at::Tensor inner = nn::activate(activation_, gate_(normed, ctx)).mul(up_(normed, ctx));
   return h.add(down_(inner, ctx));
@@ -56,7 +60,7 @@ void Llama::add_decoder(nn::ModelLayout& layout) {
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i);
     layer_units_.push_back(layout.add_unit(name));
-    layers_.emplace_back(nn::Scope(layout, layer_units_.back(), name), config_);
+    layers_.emplace_back(nn::Scope(layout, layer_units_.back(), name), config_, i);
   }
   // A tied head is the embedding's weight, so the head runs in the embedding's unit, which is then gathered twice.
   head_unit_ = config_.tie_word_embeddings ? embedding_unit_ : layout.add_unit("lm_head");
@@ -69,50 +73,38 @@ void Llama::add_decoder(nn::ModelLayout& layout) {
 }
 
 at::Tensor Llama::embed(const at::Tensor& ids, nn::UnitRunner& runner) const {
-  if (ids.numel() > 0) {
-    const auto lowest = ids.min().item<std::int64_t>();
-    const auto highest = ids.max().item<std::int64_t>();
-    if (lowest < 0 || highest >= config_.vocab_size) {
-      throw RequestError("input_ids: id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest,
-                         config_.vocab_size);
-    }
-  }
+  require_ids(ids, config_.vocab_size);
   const nn::Embedding& table = embedding_;
   return runner.run(embedding_unit_, {}, [ids, table](const nn::Tensors&) { return nn::Tensors{table(ids)}; }).at(0);
 }
 
 at::Tensor Llama::decode(const at::Tensor& embeddings, const at::Tensor& mask, nn::UnitRunner& runner,
-                         const nn::ForwardContext& ctx, nn::Tensors* trace) const {
-  const auto options = embeddings.options().requires_grad(false);
-  const nn::RopeTables rope = nn::rope_tables(config_.rope, embeddings.size(1), options);
-  const std::optional<at::Tensor> bias = nn::causal_padding_bias(mask, options);
+                         const nn::ForwardContext& ctx, const DecodeOptions& options) const {
+  const auto tensor = embeddings.options().requires_grad(false);
+  const std::int64_t queries = embeddings.size(1);
+  const std::int64_t past = options.cache != nullptr ? options.cache->length() : 0;
+  const auto pass = std::make_shared<LlamaPass>();
+  pass->cache = options.cache;
+  if (options.positions.defined()) {
+    pass->rope = nn::rope_tables_at(config_.rope, options.positions, tensor);
+  } else if (past == 0) {
+    pass->rope = nn::rope_tables(config_.rope, queries, tensor);
+  } else {
+    const auto longs = at::TensorOptions().dtype(at::kLong).device(embeddings.device());
+    pass->rope = nn::rope_tables_at(config_.rope, at::arange(past, past + queries, longs), tensor);
+  }
+  pass->mask = nn::causal_mask(mask, queries, 0, tensor);
+  if (config_.window > 0) pass->windowed = nn::causal_mask(mask, queries, config_.window, tensor);
   at::Tensor x = embeddings;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    if (trace != nullptr) trace->push_back(x);
+    if (options.trace != nullptr) options.trace->push_back(x);
     const LlamaLayer& layer = layers_[i];
     x = runner
             .run(layer_units_[i], {x},
-                 [&layer, rope, bias, ctx](const nn::Tensors& in) {
-                   return nn::Tensors{layer(in.at(0), rope, bias, ctx)};
-                 })
+                 [&layer, pass, ctx](const nn::Tensors& in) { return nn::Tensors{layer(in.at(0), *pass, ctx)}; })
             .at(0);
   }
   return x;
-}
-
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets) {
-  return at::cross_entropy_loss(logits.to(at::kFloat), targets, {}, at::Reduction::Sum);
-}
-
-NextTokenTargets next_token_targets(const at::Tensor& labels) {
-  const std::int64_t rows = labels.size(0);
-  const std::int64_t length = labels.size(1);
-  // Position p of a row is scored by label p+1; the last position has none.
-  const at::Tensor next = at::full({rows, length}, -100, labels.options());
-  if (length > 1) next.narrow(1, 0, length - 1).copy_(labels.narrow(1, 1, length - 1));
-  const at::Tensor flat = next.reshape({rows * length});
-  const at::Tensor positions = at::nonzero(flat.ne(-100)).squeeze(1);
-  return {positions, flat.index_select(0, positions)};
 }
 
 }  // namespace tessera::models

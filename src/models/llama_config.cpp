@@ -5,7 +5,7 @@ namespace tessera::models {
 namespace {
 
 /// Rotary settings: `rope_theta` and `rope_scaling`, or release 5's `rope_parameters` with both in one.
-nn::RopeConfig read_rope(const JsonFields& fields, std::int64_t head_dim) {
+nn::RopeConfig read_rope(const JsonFields& fields, std::int64_t head_dim, std::optional<std::int64_t> max_positions) {
   nn::RopeConfig rope;
   rope.dim = head_dim;
   rope.theta = fields.number("rope_theta", 10000.0);
@@ -18,41 +18,93 @@ nn::RopeConfig read_rope(const JsonFields& fields, std::int64_t head_dim) {
   rope.factor = scaling.number("factor", std::nullopt);
   if (type == "linear") {
     rope.scaling = nn::RopeConfig::Scaling::linear;
+  } else if (type == "dynamic") {
+    rope.scaling = nn::RopeConfig::Scaling::dynamic;
+    rope.max_positions = static_cast<double>(fields.integer("max_position_embeddings", max_positions));
+    if (head_dim < 4) throw RequestError("{}: rope_type dynamic needs heads wider than 2", scaling.where());
   } else if (type == "llama3") {
     rope.scaling = nn::RopeConfig::Scaling::llama3;
     rope.low_freq_factor = scaling.number("low_freq_factor", std::nullopt);
     rope.high_freq_factor = scaling.number("high_freq_factor", std::nullopt);
     rope.original_max_positions = scaling.number("original_max_position_embeddings", std::nullopt);
   } else {
-    throw RequestError("{}: rope_type '{}' is not supported; supported are default, linear, llama3", scaling.where(),
-                       type);
+    throw RequestError("{}: rope_type '{}' is not supported; supported are default, linear, dynamic, llama3",
+                       scaling.where(), type);
   }
   return rope;
 }
 
+/// Defaults of transformers' LlamaConfig, MistralConfig, Qwen2Config.
+struct ClassDefaults {
+  std::int64_t vocab_size, hidden_size, intermediate_size, layers, heads;
+  std::optional<std::int64_t> kv_heads;  ///< nothing: as many as heads
+  std::int64_t max_positions;
+};
+
+ClassDefaults defaults_of(LlamaConfig::Family family) {
+  switch (family) {
+    case LlamaConfig::Family::llama:
+      return {32000, 4096, 11008, 32, 32, std::nullopt, 2048};
+    case LlamaConfig::Family::mistral:
+      return {32000, 4096, 14336, 32, 32, 8, 131072};
+    case LlamaConfig::Family::qwen2:
+      return {151936, 4096, 22016, 32, 32, 32, 32768};
+  }
+  throw RunError("models: unknown family of language models");
+}
+
+/// Mistral has a window unless its config says null; Qwen2 has one only where use_sliding_window says so, and then from
+/// layer max_window_layers on.
+void read_window(LlamaConfig& config, const JsonFields& fields, LlamaConfig::Family family, bool class_defaults) {
+  if (family == LlamaConfig::Family::mistral) {
+    const bool absent = !fields.json().contains("sliding_window");
+    config.window = absent && class_defaults ? 4096 : fields.integer("sliding_window", 0);
+  }
+  if (family == LlamaConfig::Family::qwen2 && fields.flag("use_sliding_window", false)) {
+    config.window = fields.integer("sliding_window", 4096);
+    config.first_windowed = fields.integer("max_window_layers", 28, 0);
+  }
+}
+
+void read_sizes(LlamaConfig& config, const JsonFields& fields, const ClassDefaults& defaults, bool class_defaults) {
+  const auto size = [&](const char* key, std::int64_t fallback) {
+    return fields.integer(key, class_defaults ? std::optional(fallback) : std::nullopt);
+  };
+  config.vocab_size = size("vocab_size", defaults.vocab_size);
+  config.hidden_size = size("hidden_size", defaults.hidden_size);
+  config.intermediate_size = size("intermediate_size", defaults.intermediate_size);
+  config.layers = size("num_hidden_layers", defaults.layers);
+  config.heads = size("num_attention_heads", defaults.heads);
+  const bool absent = !fields.json().contains("num_key_value_heads");
+  config.kv_heads = fields.integer("num_key_value_heads",
+                                   absent && class_defaults && defaults.kv_heads ? *defaults.kv_heads : config.heads);
+}
+
 }  // namespace
 
-LlamaConfig LlamaConfig::from_json(const nlohmann::json& json) {
-  const JsonFields fields(json, "config.json");
+LlamaConfig LlamaConfig::from_json(const nlohmann::json& json, Family family, const std::string& where,
+                                   bool class_defaults) {
+  const JsonFields fields(json, where);
+  const ClassDefaults defaults = defaults_of(family);
   LlamaConfig config;
-  config.vocab_size = fields.integer("vocab_size", std::nullopt);
-  config.hidden_size = fields.integer("hidden_size", std::nullopt);
-  config.intermediate_size = fields.integer("intermediate_size", std::nullopt);
-  config.layers = fields.integer("num_hidden_layers", std::nullopt);
-  config.heads = fields.integer("num_attention_heads", std::nullopt);
-  config.kv_heads = fields.integer("num_key_value_heads", config.heads);
+  read_sizes(config, fields, defaults, class_defaults);
   if (!fields.has("head_dim"))
-    require_divides("config.json", "num_attention_heads", config.heads, "hidden_size", config.hidden_size);
+    require_divides(where, "num_attention_heads", config.heads, "hidden_size", config.hidden_size);
   config.head_dim = fields.integer("head_dim", config.hidden_size / config.heads);
-  require_divides("config.json", "num_key_value_heads", config.kv_heads, "num_attention_heads", config.heads);
-  require_divides("config.json", "2 of rotary halves:", 2, "head_dim", config.head_dim);
+  require_divides(where, "num_key_value_heads", config.kv_heads, "num_attention_heads", config.heads);
+  require_divides(where, "2 of rotary halves:", 2, "head_dim", config.head_dim);
   config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6);
   config.initializer_range = fields.number("initializer_range", 0.02);
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
-  config.attention_bias = fields.flag("attention_bias", false);
-  if (fields.flag("mlp_bias", false)) throw RequestError("config.json: 'mlp_bias' true is not supported");
+  // Only LLaMA's attention asks its config: Qwen2's always has biases on query, key and value, Mistral's never.
+  const bool llama_bias = family == Family::llama && fields.flag("attention_bias", false);
+  config.qkv_bias = llama_bias || family == Family::qwen2;
+  config.output_bias = llama_bias;
+  config.mlp_bias = family == Family::llama && fields.flag("mlp_bias", false);
   config.activation = nn::activation_from_name(fields.text("hidden_act", "silu"));
-  config.rope = read_rope(fields, config.head_dim);
+  read_window(config, fields, family, class_defaults);
+  config.rope =
+      read_rope(fields, config.head_dim, class_defaults ? std::optional(defaults.max_positions) : std::nullopt);
   return config;
 }
 

@@ -1,24 +1,12 @@
 #include "tessera/nn/functional.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/outer.h>
-#include <ATen/ops/pow.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/triu.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
-
-#include <cmath>
-#include <limits>
-#include <numbers>
 
 #include "tessera/core/error.hpp"
 
@@ -85,45 +73,6 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   }
   return at::scaled_dot_product_attention(q, repeat_heads(k, heads), repeat_heads(v, heads), bias, 0.0,
                                           causal && !bias.has_value(), scale);
-}
-
-std::optional<at::Tensor> causal_padding_bias(const at::Tensor& mask, const at::TensorOptions& options) {
-  if (mask.numel() == 0 || mask.all().item<bool>()) return std::nullopt;
-  const std::int64_t length = mask.size(1);
-  const double lowest = options.dtype() == at::kFloat      ? std::numeric_limits<float>::lowest()
-                        : options.dtype() == at::kBFloat16 ? -3.3895313892515355e38
-                                                           : -65504.0;
-  const at::Tensor future = at::full({length, length}, 1, mask.options()).triu(1);
-  const at::Tensor hidden = future.unsqueeze(0).logical_or(mask.logical_not().unsqueeze(1)).unsqueeze(1);
-  const at::Tensor zero = at::zeros({1}, options);
-  return at::where(hidden, at::full({1}, lowest, options), zero);
-}
-
-namespace {
-
-/// llama3: long wavelengths are divided by the factor, short ones kept, those between interpolated.
-at::Tensor scale_llama3(const at::Tensor& inverse, const RopeConfig& config) {
-  const at::Tensor wavelength = 2.0 * std::numbers::pi / inverse;
-  const double low = config.original_max_positions / config.low_freq_factor;
-  const double high = config.original_max_positions / config.high_freq_factor;
-  const at::Tensor smooth = (config.original_max_positions / wavelength - config.low_freq_factor) /
-                            (config.high_freq_factor - config.low_freq_factor);
-  const at::Tensor blended = (1.0 - smooth) * inverse / config.factor + smooth * inverse;
-  const at::Tensor long_waves = at::where(wavelength.gt(low), inverse / config.factor, inverse);
-  return at::where(wavelength.ge(high).logical_and(wavelength.le(low)), blended, long_waves);
-}
-
-}  // namespace
-
-RopeTables rope_tables(const RopeConfig& config, std::int64_t positions, const at::TensorOptions& options) {
-  const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(options.device());
-  const at::Tensor exponent = at::arange(0, config.dim, 2, fp32) / static_cast<double>(config.dim);
-  at::Tensor inverse = 1.0 / at::pow(config.theta, exponent);
-  if (config.scaling == RopeConfig::Scaling::linear) inverse = inverse / config.factor;
-  if (config.scaling == RopeConfig::Scaling::llama3) inverse = scale_llama3(inverse, config);
-  const at::Tensor angles = at::outer(at::arange(positions, fp32), inverse);
-  const at::Tensor both = at::cat({angles, angles}, 1);
-  return {both.cos().to(options), both.sin().to(options)};
 }
 
 at::Tensor apply_rope(const at::Tensor& x, const RopeTables& tables) {

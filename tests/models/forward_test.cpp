@@ -47,6 +47,12 @@ INSTANTIATE_TEST_SUITE_P(Models, ForwardGolden,
                                          "sam_package", "sam_package_free_size", "lisa_linear", "lisa_mlp"),
                          [](const auto& instance) { return std::string(instance.param); });
 
+INSTANTIATE_TEST_SUITE_P(Language, ForwardGolden,
+                         testing::Values("llama_dynamic_rope", "qwen2_tied_right_padded", "qwen2_grouped_left_padded",
+                                         "qwen2_windowed", "mistral_windowed", "mpt_three_heads_clipped",
+                                         "mpt_five_heads_left_padded"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
 class LisaGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(LisaGolden, TrainableGradientsAreThoseOfTheRecipeAndHaveItsNorm) {

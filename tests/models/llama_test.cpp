@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -101,20 +100,6 @@ TEST(Llama, ItsHeadsLossIsTheCrossEntropyOfItsLogits) {
   const at::Tensor normed = at::randn({3, 12}), targets = ids({18, 0, 4});
   EXPECT_LT(distance(f.llama.head_loss(normed, targets, {}), cross_entropy_sum(f.llama.head(normed, {}), targets)),
             1e-5);
-}
-
-TEST(NextTokenTargets, ShiftWithinEachRowAndSkipWhatIsIgnored) {
-  const auto scored = next_token_targets(ids({-100, 5, 6, 7, -100, 8}).view({2, 3}));
-  EXPECT_TRUE(scored.positions.equal(ids({0, 1, 4})));
-  EXPECT_TRUE(scored.targets.equal(ids({5, 6, 8})));
-}
-
-TEST(CrossEntropySum, SumsAndIsZeroOverNothing) {
-  const at::Tensor logits = at::randn({3, 5});
-  const at::Tensor targets = ids({0, 4, 2});
-  const at::Tensor wanted = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).sum().neg();
-  EXPECT_NEAR(cross_entropy_sum(logits, targets).item<double>(), wanted.item<double>(), 1e-5);
-  EXPECT_EQ(cross_entropy_sum(logits.narrow(0, 0, 0), targets.narrow(0, 0, 0)).item<double>(), 0.0);
 }
 
 nlohmann::json config_json() {

@@ -40,23 +40,6 @@ TEST(Attention, OfAnEmptyBatchIsEmptyAndKeepsItsGraph) {
   EXPECT_TRUE(out.requires_grad());
 }
 
-TEST(CausalPaddingBias, IsAbsentWhereNothingIsPadded) {
-  EXPECT_FALSE(causal_padding_bias(at::ones({2, 4}, at::kBool), at::kFloat).has_value());
-}
-
-TEST(CausalPaddingBias, HidesTheFutureAndThePadding) {
-  at::Tensor mask = at::ones({1, 3}, at::kBool);
-  mask[0][0] = false;
-  const at::Tensor bias = causal_padding_bias(mask, at::kFloat).value();
-  const at::Tensor seen = bias.eq(0);
-  ASSERT_EQ(seen.sizes(), (at::IntArrayRef{1, 1, 3, 3}));
-  const bool wanted[3][3] = {{false, false, false}, {false, true, false}, {false, true, true}};
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j) EXPECT_EQ(seen[0][0][i][j].item<bool>(), wanted[i][j]) << i << "," << j;
-  }
-  EXPECT_TRUE(bias.isfinite().all().item<bool>());
-}
-
 TEST(Heads, SplitAndMergeAreInverse) {
   const at::Tensor x = at::randn({2, 5, 12});
   EXPECT_TRUE(merge_heads(split_heads(x, 3)).equal(x));

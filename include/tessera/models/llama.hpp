@@ -1,5 +1,6 @@
 #pragma once
-/// LLaMA: decoder-only language model (grouped-query attention, rotary positions, SwiGLU), transformers' names.
+/// LLaMA and its kin Mistral and Qwen2: decoder-only language model (grouped-query attention, rotary positions,
+/// SwiGLU), transformers' names.
 ///
 /// Shapes: B rows, T positions, D hidden, V vocabulary.
 #include <ATen/core/Tensor.h>
@@ -10,7 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "tessera/nn/context.hpp"
+#include "tessera/models/language_model.hpp"
+#include "tessera/nn/causal.hpp"
 #include "tessera/nn/functional.hpp"
 #include "tessera/nn/layers.hpp"
 #include "tessera/nn/runner.hpp"
@@ -28,26 +30,45 @@ struct LlamaConfig {
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;
+  bool qkv_bias = false;     ///< Qwen2, or LLaMA with attention_bias
+  bool output_bias = false;  ///< LLaMA with attention_bias
+  bool mlp_bias = false;
+  /// Layers from first_windowed on see only the last `window` positions (Mistral, Qwen2 with use_sliding_window); 0:
+  /// all.
+  std::int64_t window = 0;
+  std::int64_t first_windowed = 0;
   nn::Activation activation = nn::Activation::silu;
   nn::RopeConfig rope;
-  /// Both generations of transformers' config.json (rope_theta and rope_scaling, or rope_parameters). Throws
-  /// RequestError naming the key that is missing, malformed or not supported.
-  static LlamaConfig from_json(const nlohmann::json& json);
+
+  enum class Family : std::uint8_t { llama, mistral, qwen2 };
+  /// Both generations of transformers' config.json (rope_theta and rope_scaling, or rope_parameters). `where` names the
+  /// object in messages. class_defaults: what is absent is what transformers' class has (a text_config lists only what
+  /// differs from it); otherwise the sizes must be there. Throws RequestError naming the key that is missing, malformed
+  /// or not supported.
+  static LlamaConfig from_json(const nlohmann::json& json, Family family = Family::llama,
+                               const std::string& where = "config.json", bool class_defaults = false);
+};
+
+/// What the layers of one call share.
+struct LlamaPass {
+  nn::RopeTables rope;
+  nn::CausalMask mask;      ///< of layers that see everything
+  nn::CausalMask windowed;  ///< of the others
+  nn::KeyValueCache* cache = nullptr;
 };
 
 /// One decoder layer: x + attention(norm x), then x + mlp(norm x).
 class LlamaLayer {
  public:
-  LlamaLayer(const nn::Scope& scope, const LlamaConfig& config);
-  /// x [B,T,D]; bias: see nn::causal_padding_bias.
-  at::Tensor operator()(const at::Tensor& x, const nn::RopeTables& rope, const std::optional<at::Tensor>& bias,
-                        const nn::ForwardContext& ctx) const;
+  LlamaLayer(const nn::Scope& scope, const LlamaConfig& config, std::int64_t index);
+  /// x [B,T,D].
+  at::Tensor operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
 
  private:
-  at::Tensor attend(const at::Tensor& x, const nn::RopeTables& rope, const std::optional<at::Tensor>& bias,
-                    const nn::ForwardContext& ctx) const;
+  at::Tensor attend(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
 
+  std::size_t index_;
+  bool windowed_;
   std::int64_t heads_;
   std::int64_t kv_heads_;
   nn::Activation activation_;
@@ -55,31 +76,31 @@ class LlamaLayer {
   nn::Linear q_, k_, v_, o_, gate_, up_, down_;
 };
 
-/// The model in three stages, so that a multimodal model can put its own units between them: `add_embedding`, then
-/// `add_decoder` (layers and head), in the order in which forward uses them.
-class Llama {
+class Llama final : public LanguageModel {
  public:
   explicit Llama(LlamaConfig config) : config_(std::move(config)) {}
-  void add_embedding(nn::ModelLayout& layout);
-  void add_decoder(nn::ModelLayout& layout);
+  void add_embedding(nn::ModelLayout& layout) override;
+  void add_decoder(nn::ModelLayout& layout) override;
 
-  /// i64 [B,T] to [B,T,D]. Ids must lie in [0, V): throws RequestError otherwise.
-  at::Tensor embed(const at::Tensor& ids, nn::UnitRunner& runner) const;
-  /// Embeddings [B,T,D] through all layers, before the final norm. mask: bool [B,T], false where padded; positions
-  /// count from 0 whatever is padded. `trace`, when given, receives the input of every layer.
+  using LanguageModel::decode;
+  at::Tensor embed(const at::Tensor& ids, nn::UnitRunner& runner) const override;
   at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& mask, nn::UnitRunner& runner,
-                    const nn::ForwardContext& ctx, nn::Tensors* trace = nullptr) const;
+                    const nn::ForwardContext& ctx, const DecodeOptions& options) const override;
 
-  /// The unit of final norm and head; `final_norm` and `head` may be called inside UnitRunner::run of it only.
-  nn::UnitId head_unit() const { return head_unit_; }
-  at::Tensor final_norm(const at::Tensor& x) const { return norm_(x); }
-  at::Tensor head(const at::Tensor& normed, const nn::ForwardContext& ctx) const { return lm_head_(normed, ctx); }
+  nn::UnitId head_unit() const override { return head_unit_; }
+  at::Tensor final_norm(const at::Tensor& x) const override { return norm_(x); }
+  at::Tensor head(const at::Tensor& normed, const nn::ForwardContext& ctx) const override {
+    return lm_head_(normed, ctx);
+  }
 
-  /// Sum of the cross-entropies of the head's logits, which are not kept. normed [n,D], targets i64 [n].
-  at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets, const nn::ForwardContext& ctx) const {
+  at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets,
+                       const nn::ForwardContext& ctx) const override {
     return lm_head_.cross_entropy_sum(normed, targets, ctx);
   }
 
+  std::int64_t vocab_size() const override { return config_.vocab_size; }
+  std::int64_t hidden_size() const override { return config_.hidden_size; }
+  std::int64_t layers() const override { return config_.layers; }
   const LlamaConfig& config() const { return config_; }
 
  private:
@@ -92,16 +113,5 @@ class Llama {
   nn::RmsNorm norm_;
   nn::Linear lm_head_;
 };
-
-/// Sum of cross-entropies in fp32: logits [n,V], targets i64 [n]. 0 for n = 0.
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets);
-
-/// Positions p of the flattened [B*T] sequence whose next token carries a label, and those labels.
-struct NextTokenTargets {
-  at::Tensor positions;  ///< i64 [n]
-  at::Tensor targets;    ///< i64 [n]
-};
-/// labels i64 [B,T], -100 ignored.
-NextTokenTargets next_token_targets(const at::Tensor& labels);
 
 }  // namespace tessera::models

@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "tessera/nn/rope.hpp"
+
 namespace tessera::nn {
 
 /// x * sigmoid(1.702 x), CLIP's activation.
@@ -27,27 +29,6 @@ at::Tensor merge_heads(const at::Tensor& x);
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const std::optional<at::Tensor>& bias, bool causal, std::optional<double> scale = std::nullopt);
 
-/// Additive mask [B,1,T,T] of a causal language model: 0 where query i may see key j <= i with mask[b,j], the dtype's
-/// lowest value elsewhere (finite, so a row that sees nothing averages all keys, as transformers' eager attention
-/// does). nullopt when `mask` (bool [B,T]) is all true: plain causal attention then.
-std::optional<at::Tensor> causal_padding_bias(const at::Tensor& mask, const at::TensorOptions& options);
-
-/// Inverse frequencies of rotary positions and the tables made of them.
-struct RopeConfig {
-  std::int64_t dim = 0;  ///< of a head
-  double theta = 10000.0;
-  enum class Scaling : std::uint8_t { none, linear, llama3 } scaling = Scaling::none;
-  double factor = 1.0;
-  double low_freq_factor = 1.0;   ///< llama3
-  double high_freq_factor = 4.0;  ///< llama3
-  double original_max_positions = 8192;
-};
-struct RopeTables {
-  at::Tensor cos;  ///< [T, dim]
-  at::Tensor sin;  ///< [T, dim]
-};
-/// Computed in fp32 for positions 0…T-1, then cast to `options`.
-RopeTables rope_tables(const RopeConfig& config, std::int64_t positions, const at::TensorOptions& options);
 /// x [B,h,T,dim] rotated by halves: x*cos + rotate_half(x)*sin, as LLaMA in transformers' layout does.
 at::Tensor apply_rope(const at::Tensor& x, const RopeTables& tables);
 

@@ -1,0 +1,112 @@
+// Language models behind `tessera forward`.
+#include "forward_language.hpp"
+
+#include <ATen/ops/ones_like.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tessera/core/error.hpp"
+#include "tessera/io/model_folder.hpp"
+#include "tessera/models/language_config.hpp"
+
+namespace tessera::models {
+
+LanguageInputs take_language_inputs(Inputs& inputs) {
+  LanguageInputs text;
+  text.ids = inputs.take("input_ids", 2).to(at::kLong);
+  text.mask = inputs.take_optional("attention_mask", 2);
+  text.labels = inputs.take_optional("labels", 2);
+  text.cotangent = inputs.take_optional("cotangent", 3);
+  for (const at::Tensor& other : {text.mask, text.labels}) {
+    if (other.defined() && other.sizes() != text.ids.sizes())
+      throw RequestError("inputs: attention_mask and labels must be shaped like input_ids");
+  }
+  if (text.labels.defined()) text.labels = text.labels.to(at::kLong);
+  return text;
+}
+
+ForwardModel::Result run_language(const LanguageModel& model, const at::Tensor& embeddings,
+                                  const LanguageTargets& targets, nn::UnitRunner& runner) {
+  const nn::ForwardContext ctx;
+  nn::Tensors hidden;
+  DecodeOptions options;
+  options.trace = &hidden;
+  const at::Tensor x = model.decode(embeddings, targets.mask, runner, ctx, options);
+  const bool scores = targets.labels.defined();
+  const NextTokenTargets scored = scores ? next_token_targets(targets.labels) : NextTokenTargets{};
+  const nn::Tensors out = runner.run(model.head_unit(), {x}, [&model, ctx, scores, scored](const nn::Tensors& in) {
+    const at::Tensor normed = model.final_norm(in.at(0));
+    const at::Tensor logits = model.head(normed, ctx);
+    nn::Tensors results{normed, logits};
+    if (scores) {
+      const at::Tensor rows = logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions);
+      results.push_back(cross_entropy_sum(rows, scored.targets));
+    }
+    return results;
+  });
+  hidden.push_back(out.at(0));
+  ForwardModel::Result result;
+  put_list(result.outputs, "hidden_states", hidden);
+  result.outputs["last_hidden_state"] = out.at(0).detach();
+  result.outputs["logits"] = out.at(1).detach();
+  if (scores) {
+    const auto count = static_cast<double>(std::max<std::int64_t>(scored.targets.numel(), 1));
+    result.objective = out.at(2).div(count);
+  } else if (targets.cotangent.defined()) {
+    if (targets.cotangent.sizes() != out.at(1).sizes())
+      throw RequestError("inputs: cotangent must be shaped like the logits");
+    result.objective = out.at(1).to(at::kFloat).mul(targets.cotangent).sum();
+  }
+  if (result.objective.defined()) result.outputs["loss"] = result.objective.detach();
+  return result;
+}
+
+namespace {
+
+/// What the weights of an MPT say of it beyond its config: transformers' class takes four times the width whatever
+/// expansion_ratio says, MosaicML's takes expansion_ratio, so the file decides. Parts of MosaicML's class that
+/// transformers' has not would be left out in silence.
+void fit_to_weights(MptConfig& config, const io::TensorSource& files) {
+  const io::TensorInfo* inner = files.find("transformer.blocks.0.ffn.up_proj.weight");
+  if (inner != nullptr && inner->shape.size() == 2) config.intermediate_size = inner->shape.front();
+  for (const io::TensorInfo& tensor : files.tensors()) {
+    const std::string& name = tensor.name;
+    if (!name.starts_with("transformer.")) continue;
+    if (name.ends_with(".bias") || name.starts_with("transformer.wpe.") || name.find("_ln.") != std::string::npos) {
+      throw RequestError("{}: '{}' is a part of MPT that is not supported: biases, learned positions and qk_ln are not",
+                         files.where(tensor), name);
+    }
+  }
+}
+
+class LanguageForward final : public ForwardModel {
+ public:
+  LanguageForward(const io::SourcePtr& files, const LanguageConfig& config) : model_(make_language_model(config)) {
+    model_->add_embedding(layout_);
+    model_->add_decoder(layout_);
+    set_weights(files, [](const std::string& name) { return std::optional(name); });
+  }
+
+  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+    Inputs inputs(given);
+    const LanguageInputs text = take_language_inputs(inputs);
+    inputs.finish();
+    LanguageTargets targets{{}, text.labels, text.cotangent};
+    targets.mask = text.mask.defined() ? text.mask.to(at::kBool) : at::ones_like(text.ids, at::kBool);
+    return run_language(*model_, model_->embed(text.ids, runner), targets, runner);
+  }
+
+ private:
+  std::unique_ptr<LanguageModel> model_;
+};
+
+}  // namespace
+
+std::unique_ptr<ForwardModel> open_language(const ForwardRequest& request, const nlohmann::json& config) {
+  const io::SourcePtr files = io::open_weights(request.model);
+  LanguageConfig language = LanguageConfig::from_json(config);
+  if (auto* mpt = std::get_if<MptConfig>(&language.family)) fit_to_weights(*mpt, *files);
+  return std::make_unique<LanguageForward>(files, language);
+}
+
+}  // namespace tessera::models

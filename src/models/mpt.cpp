@@ -1,0 +1,133 @@
+#include "tessera/models/mpt.hpp"
+
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+
+#include "json_fields.hpp"
+#include "tessera/nn/functional.hpp"
+
+namespace tessera::models {
+namespace {
+
+at::Tensor bias_free_norm(const at::Tensor& x, const nn::Param& weight, double eps) {
+  return at::layer_norm(x, {x.size(-1)}, weight->value(), {}, eps);
+}
+
+nn::Param norm_weight(const nn::Scope& scope, std::string_view name, std::int64_t dim) {
+  return scope.child(name).param("weight", {dim}, nn::Init::ones());
+}
+
+}  // namespace
+
+MptConfig MptConfig::from_json(const nlohmann::json& json, const std::string& where, bool class_defaults) {
+  const JsonFields fields(json, where);
+  const MptConfig defaults;
+  const auto size = [&](const char* key, std::int64_t fallback) {
+    return fields.integer(key, class_defaults ? std::optional(fallback) : std::nullopt);
+  };
+  MptConfig config;
+  config.vocab_size = size("vocab_size", defaults.vocab_size);
+  // LLaVA's configs may have transformers' common names beside MPT's own.
+  config.hidden_size =
+      fields.has("d_model") ? size("d_model", defaults.hidden_size) : size("hidden_size", defaults.hidden_size);
+  config.layers = size("n_layers", defaults.layers);
+  config.heads = size("n_heads", defaults.heads);
+  config.intermediate_size = config.hidden_size * fields.integer("expansion_ratio", 4);
+  config.layer_norm_epsilon = fields.number("layer_norm_epsilon", defaults.layer_norm_epsilon);
+  config.initializer_range = fields.number("initializer_range", defaults.initializer_range);
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
+  require_divides(where, "n_heads", config.heads, "d_model", config.hidden_size);
+  if (!fields.has("attn_config")) return config;
+  const JsonFields attention(json.at("attn_config"), where + ": attn_config");
+  // Zero clips nothing, as null.
+  if (const double bound = attention.number("clip_qkv", 0.0); bound != 0.0) config.clip_qkv = bound;
+  if (attention.has("softmax_scale")) config.softmax_scale = attention.number("softmax_scale", std::nullopt);
+  if (attention.flag("qk_ln", false)) throw RequestError("{}: 'qk_ln' true is not supported", attention.where());
+  return config;
+}
+
+MptLayer::MptLayer(const nn::Scope& scope, const MptConfig& config, std::int64_t index)
+    : index_(static_cast<std::size_t>(index)),
+      heads_(config.heads),
+      eps_(config.layer_norm_epsilon),
+      clip_qkv_(config.clip_qkv),
+      softmax_scale_(config.softmax_scale) {
+  const nn::Init init = nn::Init::normal(config.initializer_range);
+  const std::int64_t d = config.hidden_size;
+  norm_1_ = norm_weight(scope, "norm_1", d);
+  qkv_ = nn::Linear(scope.child("attn"), "Wqkv", d, 3 * d, false, init);
+  out_ = nn::Linear(scope.child("attn"), "out_proj", d, d, false, init);
+  norm_2_ = norm_weight(scope, "norm_2", d);
+  up_ = nn::Linear(scope.child("ffn"), "up_proj", d, config.intermediate_size, false, init);
+  down_ = nn::Linear(scope.child("ffn"), "down_proj", config.intermediate_size, d, false, init);
+}
+
+at::Tensor MptLayer::attend(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const {
+  at::Tensor all = qkv_(x, ctx);
+  if (clip_qkv_) all = all.clamp(-*clip_qkv_, *clip_qkv_);
+  const std::vector<at::Tensor> parts = all.chunk(3, 2);
+  const at::Tensor q = nn::split_heads(parts[0], heads_);
+  at::Tensor k = nn::split_heads(parts[1], heads_);
+  at::Tensor v = nn::split_heads(parts[2], heads_);
+  if (pass.cache != nullptr) {
+    auto held = pass.cache->append(index_, k, v);
+    k = std::move(held.keys);
+    v = std::move(held.values);
+  }
+  return out_(nn::merge_heads(nn::masked_attention(q, k, v, pass.mask, softmax_scale_)), ctx);
+}
+
+at::Tensor MptLayer::operator()(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const {
+  const at::Tensor h = x.add(attend(bias_free_norm(x, norm_1_, eps_), pass, ctx));
+  return h.add(down_(at::gelu(up_(bias_free_norm(h, norm_2_, eps_), ctx)), ctx));
+}
+
+void Mpt::add_embedding(nn::ModelLayout& layout) {
+  embedding_unit_ = layout.add_unit("transformer.wte");
+  embedding_ = nn::Embedding(nn::Scope(layout, embedding_unit_, "transformer"), "wte", config_.vocab_size,
+                             config_.hidden_size, nn::Init::normal(config_.initializer_range));
+}
+
+void Mpt::add_decoder(nn::ModelLayout& layout) {
+  for (std::int64_t i = 0; i < config_.layers; ++i) {
+    const std::string name = "transformer.blocks." + std::to_string(i);
+    layer_units_.push_back(layout.add_unit(name));
+    layers_.emplace_back(nn::Scope(layout, layer_units_.back(), name), config_, i);
+  }
+  // A tied head is the embedding's weight, so the head runs in the embedding's unit, which is then gathered twice.
+  head_unit_ = config_.tie_word_embeddings ? embedding_unit_ : layout.add_unit("lm_head");
+  norm_f_ = norm_weight(nn::Scope(layout, head_unit_, "transformer"), "norm_f", config_.hidden_size);
+  lm_head_ = config_.tie_word_embeddings
+                 ? nn::Linear::tied("lm_head", embedding_.weight())
+                 : nn::Linear(nn::Scope(layout, head_unit_, ""), "lm_head", config_.hidden_size, config_.vocab_size,
+                              false, nn::Init::normal(config_.initializer_range));
+}
+
+at::Tensor Mpt::embed(const at::Tensor& ids, nn::UnitRunner& runner) const {
+  require_ids(ids, config_.vocab_size);
+  const nn::Embedding& table = embedding_;
+  return runner.run(embedding_unit_, {}, [ids, table](const nn::Tensors&) { return nn::Tensors{table(ids)}; }).at(0);
+}
+
+at::Tensor Mpt::decode(const at::Tensor& embeddings, const at::Tensor& mask, nn::UnitRunner& runner,
+                       const nn::ForwardContext& ctx, const DecodeOptions& options) const {
+  const auto pass = std::make_shared<MptPass>();
+  pass->cache = options.cache;
+  pass->mask = nn::alibi_mask(mask, embeddings.size(1), config_.heads, embeddings.options().requires_grad(false));
+  at::Tensor x = embeddings;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    if (options.trace != nullptr) options.trace->push_back(x);
+    const MptLayer& layer = layers_[i];
+    x = runner
+            .run(layer_units_[i], {x},
+                 [&layer, pass, ctx](const nn::Tensors& in) { return nn::Tensors{layer(in.at(0), *pass, ctx)}; })
+            .at(0);
+  }
+  return x;
+}
+
+at::Tensor Mpt::final_norm(const at::Tensor& x) const {
+  return bias_free_norm(x, norm_f_, config_.layer_norm_epsilon);
+}
+
+}  // namespace tessera::models

@@ -1,0 +1,73 @@
+#include "tessera/models/language_config.hpp"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+nlohmann::json llama_json(const char* type) {
+  auto json = nlohmann::json::parse(R"({"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2})");
+  json["model_type"] = type;
+  return json;
+}
+
+TEST(LanguageConfig, TheFamilyFollowsFromTheModelType) {
+  for (const char* type : {"llama", "llava", "llava_llama", "mistral", "llava_mistral", "qwen2", "llava_qwen2"}) {
+    const auto config = LanguageConfig::from_json(llama_json(type));
+    EXPECT_EQ(config.base(), "model") << type;
+    EXPECT_EQ(std::get<LlamaConfig>(config.family).qkv_bias, std::string(type).find("qwen") != std::string::npos);
+  }
+  for (const char* type : {"mpt", "llava_mpt"}) {
+    const auto json = nlohmann::json{{"model_type", type}, {"vocab_size", 9}, {"d_model", 12},
+                                     {"n_layers", 1},      {"n_heads", 3},    {"expansion_ratio", 2}};
+    const auto config = LanguageConfig::from_json(json);
+    EXPECT_EQ(config.base(), "transformer");
+    EXPECT_EQ(config.hidden_size(), 12);
+    EXPECT_TRUE(config.tied());
+    EXPECT_EQ(std::get<MptConfig>(config.family).intermediate_size, 24);
+  }
+  EXPECT_THROW(LanguageConfig::from_json(llama_json("gpt2")), RequestError);
+}
+
+TEST(LanguageConfig, AModelTypeLlavaIsToldApartByItsArchitecture) {
+  auto json = llama_json("llava");
+  json["architectures"] = {"LlavaQwen2ForCausalLM"};
+  EXPECT_TRUE(std::get<LlamaConfig>(LanguageConfig::from_json(json).family).qkv_bias);
+  json["architectures"] = {"LISAForCausalLM"};
+  EXPECT_FALSE(std::get<LlamaConfig>(LanguageConfig::from_json(json).family).qkv_bias);
+}
+
+TEST(LanguageConfig, ATextConfigHasItsClassesDefaults) {
+  const auto llama = LanguageConfig::from_json({{"model_type", "llama"}, {"vocab_size", 32064}}, "text_config", true);
+  EXPECT_EQ(llama.hidden_size(), 4096);
+  EXPECT_EQ(llama.vocab_size(), 32064);
+  const auto mistral = LanguageConfig::from_json({{"model_type", "mistral"}}, "text_config", true);
+  EXPECT_EQ(std::get<LlamaConfig>(mistral.family).kv_heads, 8);
+  EXPECT_EQ(std::get<LlamaConfig>(mistral.family).window, 4096);
+  const auto qwen = LanguageConfig::from_json({{"model_type", "qwen2"}, {"sliding_window", 64}}, "text_config", true);
+  EXPECT_EQ(std::get<LlamaConfig>(qwen.family).intermediate_size, 22016);
+  EXPECT_EQ(std::get<LlamaConfig>(qwen.family).window, 0) << "use_sliding_window is off";
+  const auto mpt = LanguageConfig::from_json({{"model_type", "mpt"}}, "text_config", true);
+  EXPECT_EQ(mpt.hidden_size(), 2048);
+  EXPECT_THROW(LanguageConfig::from_json({{"model_type", "llama"}}), RequestError) << "a whole config names its sizes";
+}
+
+TEST(LanguageConfig, MakesTheModelOfItsFamily) {
+  auto config = LanguageConfig::from_json(llama_json("qwen2"));
+  config.set_vocab_size(40);
+  const auto model = make_language_model(config);
+  EXPECT_EQ(model->vocab_size(), 40);
+  nn::ModelLayout layout;
+  model->add_embedding(layout);
+  model->add_decoder(layout);
+  EXPECT_NE(layout.find("model.layers.0.self_attn.k_proj.bias"), nullptr);
+  EXPECT_EQ(layout.find("model.layers.0.self_attn.o_proj.bias"), nullptr);
+}
+
+}  // namespace
+}  // namespace tessera::models

@@ -124,6 +124,7 @@ void copy_other_files(const io::ModelFolder& model, const fs::path& output) {
 void write_config(const io::ModelFolder& model, const io::TensorSource& weights, const fs::path& output) {
   nlohmann::json config = model.config().raw();
   const io::TensorInfo* embedding = weights.find("model.embed_tokens.weight");
+  if (embedding == nullptr) embedding = weights.find("transformer.wte.weight");
   if (embedding != nullptr && config.contains("vocab_size")) config["vocab_size"] = embedding->shape.at(0);
   write_json(output / "config.json", config);
 }

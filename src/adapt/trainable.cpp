@@ -1,5 +1,7 @@
 #include "tessera/adapt/trainable.hpp"
 
+#include <algorithm>
+
 #include "tessera/core/error.hpp"
 
 namespace tessera::adapt {
@@ -12,7 +14,15 @@ TrainScope train_scope_from_name(std::string_view name) {
 
 void mark_trainable(nn::ModelLayout& layout, TrainScope scope) {
   if (scope == TrainScope::lisa) {
-    mark_trainable(layout, {"lm_head", "embed_tokens", "mask_decoder", "text_hidden_fcs"});
+    std::vector<std::string> parts{"mask_decoder", "text_hidden_fcs"};
+    // MPT calls its embedding wte, and a tied head is the embedding.
+    for (const char* part : {"lm_head", "embed_tokens", ".wte."}) {
+      const auto params = layout.params();
+      if (std::any_of(params.begin(), params.end(),
+                      [&](const nn::Param& param) { return param->name.find(part) != std::string::npos; }))
+        parts.emplace_back(part);
+    }
+    mark_trainable(layout, parts);
     return;
   }
   for (const nn::Param& param : layout.params()) param->trainable = !param->buffer;

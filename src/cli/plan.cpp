@@ -7,7 +7,9 @@
 #include "tessera/adapt/lora.hpp"
 #include "tessera/adapt/trainable.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/io/model_folder.hpp"
 #include "tessera/models/lisa_folder.hpp"
+#include "tessera/models/llava_folder.hpp"
 #include "tessera/models/presets.hpp"
 #include "tessera/shard/plan.hpp"
 #include "tessera/train/model_setup.hpp"
@@ -30,12 +32,17 @@ struct PlanFlags {
 
 void bind(Options& o, PlanFlags& f) {
   o.add("model", &f.model,
-        "model folder, or a built-in description: " + fmt::format("{}", fmt::join(models::preset_names(), ", ")),
+        "model folder, or a built-in description: " + fmt::format("{}, {}", fmt::join(models::preset_names(), ", "),
+                                                                  fmt::join(models::llava_preset_names(), ", ")),
         {.group = "Plan", .required = true});
   o.add("ranks", &f.ranks, "ranks of the job", {.group = "Plan", .min = 1});
   o.add("lora_r", &f.lora_r, "rank of LoRA; 0: none", {.group = "Plan", .min = 0});
   o.add("lora_target_modules", &f.lora_target_modules, "substrings of the layers that get LoRA", {.group = "Plan"});
-  o.add("train_scope", &f.train_scope, "what trains", {.group = "Plan", .choices = {"lisa", "full"}});
+  o.add("train_scope", &f.train_scope,
+        "what trains: lisa, what LISA trains (of a LLaVA the projector and the adapters); full, everything (of a LLaVA "
+        "but "
+        "the vision tower)",
+        {.group = "Plan", .choices = {"lisa", "full"}});
   o.add("precision", &f.precision, "arithmetic and storage of frozen weights",
         {.group = "Plan", .choices = {"fp32", "bf16", "fp16"}});
   o.add("grad_accumulation_steps", &f.grad_accumulation_steps, "micro-batches of a rank and step",
@@ -56,6 +63,41 @@ std::string grouped(std::int64_t n) {
   return text;
 }
 
+// Adds the model's units; true for a LLaVA, false for a LISA.
+bool add_model(nn::ModelLayout& layout, const std::string& name) {
+  if (!std::filesystem::is_directory(name)) {
+    if (name.starts_with("lisa") || name.find("llava") == std::string::npos) {
+      const models::LisaModel lisa(layout, models::lisa_preset(name));
+      return false;
+    }
+    const models::LlavaModel llava(layout, models::llava_preset(name));
+    return true;
+  }
+  const io::ModelFolder folder(name);
+  const auto& config = folder.config().raw();
+  const bool lisa = config.contains("train_mask_decoder") || config.contains("sam_config");
+  if (!lisa && config.contains("text_config")) {
+    const models::LlavaModel llava(layout, models::read_llava_folder({name, "", ""}).llava);
+    return true;
+  }
+  const models::LisaModel model(layout, models::read_lisa_folder({name, "", "", ""}).lisa);
+  return false;
+}
+
+// LLaVA trains its projector and the adapters, or all but the vision tower.
+void mark(nn::ModelLayout& layout, adapt::TrainScope scope, bool llava) {
+  if (!llava) {
+    adapt::mark_trainable(layout, scope);
+    return;
+  }
+  if (scope == adapt::TrainScope::lisa) {
+    adapt::mark_trainable(layout, {"mm_projector"});
+    return;
+  }
+  for (const nn::Param& param : layout.params())
+    param->trainable = !param->buffer && param->name.find(".vision_tower.") == std::string::npos;
+}
+
 }  // namespace
 
 int run_plan(const std::vector<std::string>& args, Session&) {
@@ -64,15 +106,12 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   bind(options, flags);
   if (!parse(options, args)) return 0;
 
-  const auto config = std::filesystem::is_directory(flags.model)
-                          ? models::read_lisa_folder({flags.model, "", "", ""}).lisa
-                          : models::lisa_preset(flags.model);
   nn::ModelLayout layout;
-  const models::LisaModel model(layout, config);
+  const bool llava = add_model(layout, flags.model);
   const auto base = layout.total_elements();
   if (flags.lora_r > 0)
     adapt::attach_lora(layout, train::lora_config(flags.lora_r, 16, 0.05, flags.lora_target_modules));
-  adapt::mark_trainable(layout, adapt::train_scope_from_name(flags.train_scope));
+  mark(layout, adapt::train_scope_from_name(flags.train_scope), llava);
 
   shard::PlanRequest request;
   request.world = static_cast<int>(flags.ranks);

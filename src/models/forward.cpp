@@ -15,6 +15,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/json.hpp"
 #include "tessera/io/model_folder.hpp"
+#include "tessera/models/llava_folder.hpp"
 #include "tessera/models/local_weights.hpp"
 
 namespace tessera::models {
@@ -134,19 +135,21 @@ std::unique_ptr<ForwardModel> ForwardModel::open(const ForwardRequest& request) 
   const std::string type = folder.config().text("model_type", "");
   // A LISA keeps its base's model_type; what it adds tells it apart.
   std::unique_ptr<ForwardModel> model;
-  if (config.contains("train_mask_decoder") || config.contains("sam_config")) {
+  if (config.contains("train_mask_decoder") || config.contains("sam_config") ||
+      std::filesystem::exists(request.model / "pytorch_model-visual_model.bin")) {
     model = open_lisa(request);
   } else if (type == "llama" || type == "mistral" || type == "qwen2" || type == "mpt") {
     model = open_language(request, config);
+  } else if (is_llava_config(config)) {
+    model = open_llava(request);
   } else if (type == "clip_vision_model" || type == "clip") {
     model = open_clip(request, config);
   } else if (type == "sam") {
     model = open_sam(request, config);
   } else {
     throw RequestError(
-        "{}: model_type '{}' is not supported; supported are llama, mistral, qwen2, mpt, clip_vision_model, clip, sam "
-        "and "
-        "LISA folders",
+        "{}: model_type '{}' is not supported; supported are llama, mistral, qwen2, mpt, llava, llava_llama, "
+        "llava_mistral, llava_qwen2, llava_mpt, clip_vision_model, clip, sam and LISA folders",
         folder.config().where(), type);
   }
   model->attach_adapters(request);

@@ -63,22 +63,6 @@ ForwardModel::Result run_language(const LanguageModel& model, const at::Tensor& 
 
 namespace {
 
-/// What the weights of an MPT say of it beyond its config: transformers' class takes four times the width whatever
-/// expansion_ratio says, MosaicML's takes expansion_ratio, so the file decides. Parts of MosaicML's class that
-/// transformers' has not would be left out in silence.
-void fit_to_weights(MptConfig& config, const io::TensorSource& files) {
-  const io::TensorInfo* inner = files.find("transformer.blocks.0.ffn.up_proj.weight");
-  if (inner != nullptr && inner->shape.size() == 2) config.intermediate_size = inner->shape.front();
-  for (const io::TensorInfo& tensor : files.tensors()) {
-    const std::string& name = tensor.name;
-    if (!name.starts_with("transformer.")) continue;
-    if (name.ends_with(".bias") || name.starts_with("transformer.wpe.") || name.find("_ln.") != std::string::npos) {
-      throw RequestError("{}: '{}' is a part of MPT that is not supported: biases, learned positions and qk_ln are not",
-                         files.where(tensor), name);
-    }
-  }
-}
-
 class LanguageForward final : public ForwardModel {
  public:
   LanguageForward(const io::SourcePtr& files, const LanguageConfig& config) : model_(make_language_model(config)) {
@@ -105,7 +89,7 @@ class LanguageForward final : public ForwardModel {
 std::unique_ptr<ForwardModel> open_language(const ForwardRequest& request, const nlohmann::json& config) {
   const io::SourcePtr files = io::open_weights(request.model);
   LanguageConfig language = LanguageConfig::from_json(config);
-  if (auto* mpt = std::get_if<MptConfig>(&language.family)) fit_to_weights(*mpt, *files);
+  language.fit_to_weights(*files);
   return std::make_unique<LanguageForward>(files, language);
 }
 

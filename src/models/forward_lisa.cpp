@@ -96,7 +96,7 @@ class LisaForward final : public ForwardModel {
  private:
   bool trained_by_recipe(const nn::ParamState& param) const override {
     if (layout_.unit(param.unit).fused) return true;
-    for (const char* part : {"lm_head", "embed_tokens", "mask_decoder", "text_hidden_fcs"}) {
+    for (const char* part : {"lm_head", "embed_tokens", ".wte.", "mask_decoder", "text_hidden_fcs"}) {
       if (param.name.find(part) != std::string::npos) return true;
     }
     return false;
@@ -116,9 +116,9 @@ std::unique_ptr<ForwardModel> open_lisa(const ForwardRequest& request) {
   LisaFolder found = read_lisa_folder(folder);
   // A finished model has the rows it has; the tokenizer may know tokens that it never got.
   const io::SourcePtr files = open_lisa_weights(found);
-  if (const io::TensorInfo* table = files->find("model.embed_tokens.weight");
+  if (const io::TensorInfo* table = files->find(found.lisa.language.embedding_name() + ".weight");
       table != nullptr && !table->shape.empty()) {
-    found.lisa.llama.vocab_size = table->shape.front();
+    found.lisa.language.set_vocab_size(table->shape.front());
   }
   return std::make_unique<LisaForward>(found, files);
 }

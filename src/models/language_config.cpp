@@ -55,6 +55,22 @@ std::string LanguageConfig::embedding_name() const {
   return std::holds_alternative<MptConfig>(family) ? "transformer.wte" : "model.embed_tokens";
 }
 
+void LanguageConfig::fit_to_weights(const io::TensorSource& files) {
+  auto* mpt = std::get_if<MptConfig>(&family);
+  if (mpt == nullptr) return;
+  for (const io::TensorInfo& tensor : files.tensors()) {
+    const std::string& name = tensor.name;
+    const bool block = name.find("blocks.") != std::string::npos && name.find("visual_model.") == std::string::npos;
+    if (block && name.ends_with("blocks.0.ffn.up_proj.weight") && tensor.shape.size() == 2)
+      mpt->intermediate_size = tensor.shape.front();
+    const bool foreign = block && (name.ends_with(".bias") || name.find("_ln.") != std::string::npos);
+    if (foreign || name.find("transformer.wpe.") != std::string::npos) {
+      throw RequestError("{}: '{}' is a part of MPT that is not supported: biases, learned positions and qk_ln are not",
+                         files.where(tensor), name);
+    }
+  }
+}
+
 LanguageConfig LanguageConfig::from_json(const nlohmann::json& json, const std::string& where, bool class_defaults) {
   using Family = LlamaConfig::Family;
   const JsonFields fields(json, where);

@@ -18,11 +18,13 @@ struct MaskHead {
   SamMaskDecoder decoder;
 
   MaskHead(nn::ModelLayout& layout, const LisaConfig& config)
-      : unit(layout.add_unit("model.visual_model.mask_decoder")) {
-    const nn::Scope fcs(layout, unit, "model.text_hidden_fcs.0");
-    fc0 = nn::Linear(fcs, "0", config.llama.hidden_size, config.llama.hidden_size, true);
-    fc2 = nn::Linear(fcs, "2", config.llama.hidden_size, config.out_dim, true);
-    const nn::Scope sam(layout, unit, "model.visual_model");
+      : unit(layout.add_unit(config.language.base() + ".visual_model.mask_decoder")) {
+    const std::string base = config.language.base();
+    const std::int64_t width = config.language.hidden_size();
+    const nn::Scope fcs(layout, unit, base + ".text_hidden_fcs.0");
+    fc0 = nn::Linear(fcs, "0", width, width, true);
+    fc2 = nn::Linear(fcs, "2", width, config.out_dim, true);
+    const nn::Scope sam(layout, unit, base + ".visual_model");
     prompts = SamPromptEncoder(sam.child("prompt_encoder"), config.sam);
     decoder = SamMaskDecoder(sam.child("mask_decoder"), config.sam);
   }
@@ -30,7 +32,7 @@ struct MaskHead {
 
 struct LisaModel::Parts {
   LisaConfig config;
-  Llama llama;
+  std::unique_ptr<LanguageModel> language;
   ClipVision clip;
   Projector projector;
   SamImageEncoder sam;
@@ -39,21 +41,21 @@ struct LisaModel::Parts {
   // The order of the members' construction is the order of the units.
   Parts(nn::ModelLayout& layout, LisaConfig given)
       : config(std::move(given)),
-        llama(embedding_first(layout, config.llama)),
-        clip(layout, config.clip, "model.vision_tower.vision_tower.vision_model",
+        language(embedding_first(layout, config.language)),
+        clip(layout, config.clip, config.language.base() + ".vision_tower.vision_tower.vision_model",
              ClipVision::layers_for(config.select_layer, config.clip.layers)),
-        projector(layout, "model.mm_projector", config.projector_type, config.clip.hidden_size,
-                  config.llama.hidden_size),
-        sam(layout, config.sam, "model.visual_model.image_encoder"),
+        projector(layout, config.language.base() + ".mm_projector", config.projector_type, config.clip.hidden_size,
+                  config.language.hidden_size()),
+        sam(layout, config.sam, config.language.base() + ".visual_model.image_encoder"),
         mask_head(decoder_then_mask_head(layout)) {}
 
-  static Llama embedding_first(nn::ModelLayout& layout, const LlamaConfig& llama_config) {
-    Llama model(llama_config);
-    model.add_embedding(layout);
+  static std::unique_ptr<LanguageModel> embedding_first(nn::ModelLayout& layout, const LanguageConfig& given) {
+    auto model = make_language_model(given);
+    model->add_embedding(layout);
     return model;
   }
   MaskHead decoder_then_mask_head(nn::ModelLayout& layout) {
-    llama.add_decoder(layout);
+    language->add_decoder(layout);
     return {layout, config};
   }
 };
@@ -92,8 +94,8 @@ struct HeadResult {
 
 /// Final norm and head. Only positions that carry a label or precede a [SEG] are normalised and multiplied out, unless
 /// all are asked for.
-HeadResult run_head(const Llama& llama, const at::Tensor& hidden, const LisaSequence& plan, nn::UnitRunner& runner,
-                    const nn::ForwardContext& ctx, const LisaForwardOptions& options) {
+HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, const LisaSequence& plan,
+                    nn::UnitRunner& runner, const nn::ForwardContext& ctx, const LisaForwardOptions& options) {
   const std::int64_t length = hidden.size(1);
   const std::int64_t width = hidden.size(2);
   const at::Tensor seg = flat_positions(plan.seg_positions, length);
@@ -101,27 +103,28 @@ HeadResult run_head(const Llama& llama, const at::Tensor& hidden, const LisaSequ
   const bool losses = options.losses;
   const bool full = options.full_logits;
   const bool trace = options.trace;
-  const nn::Tensors out = runner.run(llama.head_unit(), {hidden}, [=, &llama](const nn::Tensors& in) {
+  const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
     const at::Tensor rows = in.at(0).reshape({-1, width});
     nn::Tensors results;
     if (full || trace) {
-      const at::Tensor normed = llama.final_norm(in.at(0));
+      const at::Tensor normed = language.final_norm(in.at(0));
       const at::Tensor flat = normed.reshape({-1, width});
-      const at::Tensor logits = full ? llama.head(normed, ctx) : at::Tensor();
+      const at::Tensor logits = full ? language.head(normed, ctx) : at::Tensor();
       results.push_back(flat.index_select(0, seg));
       if (losses) {
         results.push_back(
             full ? cross_entropy_sum(logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions),
                                      scored.targets)
-                 : llama.head_loss(flat.index_select(0, scored.positions), scored.targets, ctx));
+                 : language.head_loss(flat.index_select(0, scored.positions), scored.targets, ctx));
       }
       if (full) results.push_back(logits);
       if (trace) results.push_back(normed);
       return results;
     }
-    results.push_back(llama.final_norm(rows.index_select(0, seg)));
+    results.push_back(language.final_norm(rows.index_select(0, seg)));
     if (losses) {
-      results.push_back(llama.head_loss(llama.final_norm(rows.index_select(0, scored.positions)), scored.targets, ctx));
+      results.push_back(
+          language.head_loss(language.final_norm(rows.index_select(0, scored.positions)), scored.targets, ctx));
     }
     return results;
   });
@@ -204,9 +207,10 @@ void fill_masks(LisaOutputs& out, const LisaBatch& batch, const MaskResult& resu
 
 }  // namespace
 
-LisaOutputs LisaModel::forward(const LisaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+LisaOutputs LisaModel::forward(const LisaBatch& given, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
                                const LisaForwardOptions& options) const {
   const Parts& p = *parts_;
+  const LisaBatch batch = with_placeholders(given, p.config);
   const LisaSequence plan = plan_sequence(batch, p.config, options.losses);
   nn::ForwardContext row_ctx = ctx;
   row_ctx.sample_keys = batch.sample_keys;
@@ -217,7 +221,7 @@ LisaOutputs LisaModel::forward(const LisaBatch& batch, nn::UnitRunner& runner, c
         batch.sample_keys.at(static_cast<std::size_t>(batch.offset[static_cast<std::size_t>(b)])));
   }
 
-  const at::Tensor text = p.llama.embed(plan.ids, runner);
+  const at::Tensor text = p.language->embed(plan.ids, runner);
   // The class token is dropped; the picture is seen once, however many conversations it has.
   const at::Tensor tower = p.clip.forward(batch.images_clip, runner, image_ctx);
   const at::Tensor features = tower.narrow(1, 1, p.config.clip.patches());
@@ -229,8 +233,8 @@ LisaOutputs LisaModel::forward(const LisaBatch& batch, nn::UnitRunner& runner, c
   nn::Tensors layers;
   DecodeOptions decoding;
   decoding.trace = options.trace ? &layers : nullptr;
-  const at::Tensor hidden = p.llama.decode(sequence, plan.mask, runner, row_ctx, decoding);
-  const HeadResult head = run_head(p.llama, hidden, plan, runner, row_ctx, options);
+  const at::Tensor hidden = p.language->decode(sequence, plan.mask, runner, row_ctx, decoding);
+  const HeadResult head = run_head(*p.language, hidden, plan, runner, row_ctx, options);
   nn::ForwardContext mask_ctx = ctx;
   mask_ctx.sample_keys.clear();
   const MaskResult masks =

@@ -6,7 +6,7 @@ namespace tessera::models {
 LisaConfig LisaConfig::from_json(const nlohmann::json& json, const nlohmann::json& tower) {
   const JsonFields fields(json, "config.json");
   LisaConfig config;
-  config.llama = LlamaConfig::from_json(json);
+  config.language = LanguageConfig::from_json(json);
   config.clip = ClipVisionConfig::from_json(tower);
   if (fields.has("sam_config")) config.sam = SamConfig::from_json(json.at("sam_config"));
   if (fields.has("mm_vision_select_layer")) {

@@ -10,6 +10,8 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "tessera/core/error.hpp"
 
 namespace tessera::models {
@@ -102,6 +104,39 @@ at::Tensor expand_at(const at::Tensor& rows, const std::vector<std::int64_t>& pl
 
 }  // namespace
 
+LisaBatch with_placeholders(const LisaBatch& batch, const LisaConfig& config) {
+  const at::Tensor& ids = batch.input_ids;
+  const std::int64_t patch = config.im_patch_token_id;
+  if (patch < 0 || !ids.defined() || ids.dim() != 2 || ids.numel() == 0) return batch;
+  if (!ids.eq(patch).any().item<bool>() || ids.eq(kImageToken).any().item<bool>()) return batch;
+  const std::int64_t patches = config.clip.patches();
+  const std::vector<std::int64_t> flat = to_host(ids);
+  std::vector<std::int64_t> kept;
+  for (std::int64_t c = 0; c < ids.size(0); ++c) {
+    const auto row = flat.begin() + c * ids.size(1);
+    const auto end = row + ids.size(1);
+    const auto first = std::find(row, end, patch);
+    const auto last = std::find_if(first, end, [patch](std::int64_t id) { return id != patch; });
+    require(last - first == patches && std::find(last, end, patch) == end,
+            fmt::format("conversation {}: {} <im_patch> ids in {}, an image has {}", c, std::count(row, end, patch),
+                        last - first == std::count(row, end, patch) ? "one run" : "several runs", patches));
+    for (std::int64_t t = 0; t < ids.size(1); ++t) {
+      const auto at = row + t;
+      if (at <= first || at >= last) kept.push_back(c * ids.size(1) + t);
+    }
+  }
+  const at::Tensor index = at::tensor(kept, at::TensorOptions().dtype(at::kLong)).to(ids.device());
+  const auto shorter = [&](const at::Tensor& t) {
+    return t.defined() ? t.reshape({-1}).index_select(0, index).view({ids.size(0), -1}) : t;
+  };
+  LisaBatch out = batch;
+  out.input_ids = shorter(ids);
+  out.input_ids = at::where(out.input_ids.eq(patch), at::full({1}, kImageToken, ids.options()), out.input_ids);
+  out.labels = shorter(batch.labels);
+  out.attention_mask = shorter(batch.attention_mask);
+  return out;
+}
+
 LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, bool need_labels) {
   check_shapes(batch, config, need_labels);
   const std::int64_t rows = batch.input_ids.size(0);
@@ -110,7 +145,7 @@ LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, boo
   const at::Device device = batch.input_ids.device();
   LisaSequence plan;
   const std::vector<std::int64_t> ids = to_host(batch.input_ids);
-  plan.placeholder = find_placeholders(ids, rows, length, config.llama.vocab_size);
+  plan.placeholder = find_placeholders(ids, rows, length, config.language.vocab_size());
   const auto longs = at::TensorOptions().dtype(at::kLong);
   plan.ids = at::where(batch.input_ids.eq(kImageToken), at::zeros({1}, batch.input_ids.options()), batch.input_ids);
   if (need_labels) plan.labels = expand_at(batch.labels, plan.placeholder, patches, kIgnoreLabel);

@@ -23,6 +23,10 @@ struct LisaSequence {
   std::vector<std::int64_t> seg_counts;   ///< [I]
 };
 
+/// v0's rows in v1's form: the P patch ids of a row that has no -200 become one. All rows must be of one form. Throws
+/// RequestError where a row has another number of patch ids than P, or they do not stand together.
+LisaBatch with_placeholders(const LisaBatch& batch, const LisaConfig& config);
+
 /// Throws RequestError when the batch contradicts itself.
 LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, bool need_labels);
 

@@ -50,7 +50,7 @@ at::Tensor LlamaLayer::operator()(const at::Tensor& x, const LlamaPass& pass, co
 
 void Llama::add_embedding(nn::ModelLayout& layout) {
   embedding_unit_ = layout.add_unit("model.embed_tokens");
-  layout.mark_light(embedding_unit_, /*backward_reads_weights=*/config_.tie_word_embeddings);
+  layout.mark_light(embedding_unit_, /*backward_reads_weights=*/false);
   const nn::Scope scope(layout, embedding_unit_, "model");
   embedding_ = nn::Embedding(scope, "embed_tokens", config_.vocab_size, config_.hidden_size,
                              nn::Init::normal(config_.initializer_range));
@@ -62,9 +62,9 @@ void Llama::add_decoder(nn::ModelLayout& layout) {
     layer_units_.push_back(layout.add_unit(name));
     layers_.emplace_back(nn::Scope(layout, layer_units_.back(), name), config_, i);
   }
-  // A tied head is the embedding's weight, so the head runs in the embedding's unit, which is then gathered twice.
-  head_unit_ = config_.tie_word_embeddings ? embedding_unit_ : layout.add_unit("lm_head");
-  if (!config_.tie_word_embeddings) layout.mark_light(head_unit_);
+  head_unit_ = layout.add_unit("lm_head");
+  layout.mark_light(head_unit_);
+  if (config_.tie_word_embeddings) layout.borrow(head_unit_, embedding_unit_);
   norm_ = nn::RmsNorm(nn::Scope(layout, head_unit_, "model"), "norm", config_.hidden_size, config_.rms_norm_eps);
   lm_head_ = config_.tie_word_embeddings
                  ? nn::Linear::tied("lm_head", embedding_.weight())

@@ -84,6 +84,7 @@ at::Tensor MptLayer::operator()(const at::Tensor& x, const MptPass& pass, const 
 
 void Mpt::add_embedding(nn::ModelLayout& layout) {
   embedding_unit_ = layout.add_unit("transformer.wte");
+  layout.mark_light(embedding_unit_, /*backward_reads_weights=*/false);
   embedding_ = nn::Embedding(nn::Scope(layout, embedding_unit_, "transformer"), "wte", config_.vocab_size,
                              config_.hidden_size, nn::Init::normal(config_.initializer_range));
 }
@@ -94,8 +95,9 @@ void Mpt::add_decoder(nn::ModelLayout& layout) {
     layer_units_.push_back(layout.add_unit(name));
     layers_.emplace_back(nn::Scope(layout, layer_units_.back(), name), config_, i);
   }
-  // A tied head is the embedding's weight, so the head runs in the embedding's unit, which is then gathered twice.
-  head_unit_ = config_.tie_word_embeddings ? embedding_unit_ : layout.add_unit("lm_head");
+  head_unit_ = layout.add_unit("lm_head");
+  layout.mark_light(head_unit_);
+  if (config_.tie_word_embeddings) layout.borrow(head_unit_, embedding_unit_);
   norm_f_ = norm_weight(nn::Scope(layout, head_unit_, "transformer"), "norm_f", config_.hidden_size);
   lm_head_ = config_.tie_word_embeddings
                  ? nn::Linear::tied("lm_head", embedding_.weight())

@@ -25,6 +25,40 @@ constexpr std::array kPresets{
     Preset{"lisa-13b-llava1.5", 5120, 13824, 40, 40, 1e-5, 336, "mlp2x_gelu"},
 };
 
+struct LlavaPreset {
+  std::string_view name;
+  std::int64_t hidden, inner, layers, heads, vocab;
+  double rms_eps, theta;
+  bool qkv_bias;
+};
+
+constexpr std::array kLlavaPresets{
+    LlavaPreset{"llava-1.5-7b", 4096, 11008, 32, 32, 32000, 1e-5, 1e4, false},
+    LlavaPreset{"llava-1.5-13b", 5120, 13824, 40, 40, 32000, 1e-5, 1e4, false},
+    LlavaPreset{"qwen1.5-4b-llava", 2560, 6912, 40, 20, 151936, 1e-6, 5e6, true},
+};
+
+LlamaConfig llama_of(std::int64_t hidden, std::int64_t inner, std::int64_t layers, std::int64_t heads,
+                     std::int64_t vocab, double rms_eps) {
+  LlamaConfig config;
+  config.vocab_size = vocab;
+  config.hidden_size = hidden;
+  config.intermediate_size = inner;
+  config.layers = layers;
+  config.heads = heads;
+  config.kv_heads = heads;
+  config.head_dim = hidden / heads;
+  config.rms_norm_eps = rms_eps;
+  config.rope.dim = config.head_dim;
+  return config;
+}
+
+[[noreturn]] void refuse(std::string_view name, const std::vector<std::string>& known) {
+  const std::string near = nearest_name(name, known);
+  throw RequestError("no built-in description '{}'{}; known are {}", name,
+                     near.empty() ? "" : "; did you mean '" + near + "'", fmt::join(known, ", "));
+}
+
 }  // namespace
 
 std::vector<std::string> preset_names() {
@@ -37,23 +71,35 @@ LisaConfig lisa_preset(std::string_view name) {
   for (const Preset& preset : kPresets) {
     if (preset.name != name) continue;
     LisaConfig config;
-    config.llama.vocab_size = 32003;
-    config.llama.hidden_size = preset.hidden;
-    config.llama.intermediate_size = preset.inner;
-    config.llama.layers = preset.layers;
-    config.llama.heads = preset.heads;
-    config.llama.kv_heads = preset.heads;
-    config.llama.head_dim = preset.hidden / preset.heads;
-    config.llama.rms_norm_eps = preset.rms_eps;
-    config.llama.rope.dim = config.llama.head_dim;
+    config.language.family = llama_of(preset.hidden, preset.inner, preset.layers, preset.heads, 32003, preset.rms_eps);
     config.clip.image_size = preset.clip_image;
     config.projector_type = preset.projector;
     config.seg_token_id = 32000;
     return config;
   }
-  const std::string near = nearest_name(name, preset_names());
-  throw RequestError("no built-in description '{}'{}; known are {}", name,
-                     near.empty() ? "" : "; did you mean '" + near + "'", fmt::join(preset_names(), ", "));
+  refuse(name, preset_names());
+}
+
+std::vector<std::string> llava_preset_names() {
+  std::vector<std::string> names;
+  for (const LlavaPreset& preset : kLlavaPresets) names.emplace_back(preset.name);
+  return names;
+}
+
+LlavaConfig llava_preset(std::string_view name) {
+  for (const LlavaPreset& preset : kLlavaPresets) {
+    if (preset.name != name) continue;
+    LlamaConfig language =
+        llama_of(preset.hidden, preset.inner, preset.layers, preset.heads, preset.vocab, preset.rms_eps);
+    language.rope.theta = preset.theta;
+    language.qkv_bias = preset.qkv_bias;
+    LlavaConfig config;
+    config.language.family = language;
+    config.tower.clip.image_size = 336;
+    config.projector_type = "mlp2x_gelu";
+    return config;
+  }
+  refuse(name, llava_preset_names());
 }
 
 }  // namespace tessera::models

@@ -3,7 +3,6 @@
 #include <charconv>
 
 #include "tessera/core/error.hpp"
-#include "tessera/nn/functional.hpp"
 
 namespace tessera::models {
 namespace {
@@ -23,7 +22,8 @@ int mlp_depth(const std::string& type) {
 }  // namespace
 
 Projector::Projector(nn::ModelLayout& layout, const std::string& prefix, const std::string& type, std::int64_t in,
-                     std::int64_t out) {
+                     std::int64_t out, nn::Activation activation, bool bias)
+    : activation_(activation) {
   if (type == "identity") {
     if (in != out) throw RequestError("mm_projector_type identity needs equal widths, not {} and {}", in, out);
     return;
@@ -31,13 +31,13 @@ Projector::Projector(nn::ModelLayout& layout, const std::string& prefix, const s
   unit_ = layout.add_unit(prefix);
   const nn::Scope scope(layout, unit_, prefix);
   if (type == "linear") {
-    layers_.emplace_back(scope, "", in, out, true);
+    layers_.emplace_back(scope, "", in, out, bias);
     return;
   }
   const int depth = mlp_depth(type);
   if (depth == 0)
     throw RequestError("mm_projector_type '{}' is not known; known are linear, mlpNx_gelu, identity", type);
-  for (int i = 0; i < depth; ++i) layers_.emplace_back(scope, std::to_string(2 * i), i == 0 ? in : out, out, true);
+  for (int i = 0; i < depth; ++i) layers_.emplace_back(scope, std::to_string(2 * i), i == 0 ? in : out, out, bias);
 }
 
 at::Tensor Projector::forward(const at::Tensor& features, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const {
@@ -47,7 +47,7 @@ at::Tensor Projector::forward(const at::Tensor& features, nn::UnitRunner& runner
            [this, ctx](const nn::Tensors& in) {
              at::Tensor x = in.at(0);
              for (std::size_t i = 0; i < layers_.size(); ++i) {
-               if (i > 0) x = nn::activate(nn::Activation::gelu, x);
+               if (i > 0) x = nn::activate(activation_, x);
                x = layers_[i](x, ctx);
              }
              return nn::Tensors{x};

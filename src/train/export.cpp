@@ -121,7 +121,7 @@ void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
 // description beside them.
 void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
   auto config = model.config_json;
-  config["vocab_size"] = model.model->config().llama.vocab_size;
+  config["vocab_size"] = model.model->config().language.vocab_size();
   config["train_mask_decoder"] = true;
   config["out_dim"] = model.model->config().out_dim;
   config["torch_dtype"] = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";

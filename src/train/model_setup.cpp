@@ -15,8 +15,20 @@ namespace tessera::train {
 
 namespace {
 
-constexpr std::string_view kClip = "model.vision_tower.";
-constexpr std::string_view kSamEncoder = "model.visual_model.image_encoder.";
+// Behind the base model's name: "model." or, on MPT, "transformer.".
+constexpr std::string_view kClip = ".vision_tower.";
+constexpr std::string_view kSamEncoder = ".visual_model.image_encoder.";
+constexpr std::string_view kProjector = ".mm_projector.";
+
+bool contains(const std::string& name, std::string_view part) {
+  return name.find(part) != std::string::npos;
+}
+
+// The language model's layers and last norm.
+bool is_language(const std::string& name) {
+  return name.starts_with("model.layers.") || name == "model.norm.weight" || name.starts_with("transformer.blocks.") ||
+         name == "transformer.norm_f.weight";
+}
 
 std::vector<std::string> split_list(const std::string& text) {
   std::vector<std::string> out;
@@ -38,9 +50,9 @@ void settle_what_trains(LoadedModel& m, const TrainConfig& config) {
   for (const auto& p : m.layout->params()) {
     if (!config.train_mask_decoder && p->name.find(".mask_decoder.") != std::string::npos) p->trainable = false;
     // LISA without LoRA leaves the language model itself to be trained.
-    const bool language = p->name.starts_with("model.layers.") || p->name == "model.norm.weight";
+    const bool language = is_language(p->name);
     if (config.train_scope == "lisa" && config.lora_r == 0 && language && !p->buffer) p->trainable = true;
-    if (p->trainable && p->name.starts_with(kClip)) m.vision_tower_trained = true;
+    if (p->trainable && contains(p->name, kClip)) m.vision_tower_trained = true;
   }
 }
 
@@ -51,7 +63,7 @@ shard::LoadPolicy policy_of(const models::LisaFolder& folder, const TrainConfig&
   const bool any = config.random_init;
   policy.may_initialize = [&folder, any](const nn::ParamState& p) { return any || models::may_be_new(folder, p); };
   policy.may_extend_rows = [](const nn::ParamState& p) {
-    return p.name == "model.embed_tokens.weight" || p.name == "lm_head.weight";
+    return p.name == "model.embed_tokens.weight" || p.name == "transformer.wte.weight" || p.name == "lm_head.weight";
   };
   return policy;
 }
@@ -94,7 +106,7 @@ bool has_backward(const nn::Unit& unit) {
   const bool trains = unit.adapted || std::any_of(unit.params.begin(), unit.params.end(),
                                                   [](const nn::Param& p) { return p->trainable; });
   const bool tower = std::all_of(unit.params.begin(), unit.params.end(), [](const nn::Param& p) {
-    return p->name.starts_with(kClip) || p->name.starts_with(kSamEncoder) || p->name.starts_with("model.mm_projector.");
+    return contains(p->name, kClip) || contains(p->name, kSamEncoder) || contains(p->name, kProjector);
   });
   return trains || !tower;
 }

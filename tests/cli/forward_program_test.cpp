@@ -46,8 +46,9 @@ TEST_P(ShardedForward, GivesTheGoldensOutputsAndGradients) {
 INSTANTIATE_TEST_SUITE_P(Cli, ShardedForward,
                          testing::Combine(testing::Values("llama_grouped_left_padded", "llama_tied_llama3_rope",
                                                           "clip_30px_gelu", "sam_facebook_names", "sam_package",
-                                                          "lisa_linear", "lora_all_rslora",
-                                                          "qwen2_tied_right_padded", "mpt_five_heads_left_padded"),
+                                                          "lisa_linear", "lora_all_rslora", "qwen2_tied_right_padded",
+                                                          "mpt_five_heads_left_padded", "llava_original_mpt",
+                                                          "llava_hf_qwen2", "lisa_mpt"),
                                           testing::Values(1, 2, 3)),
                          [](const auto& instance) {
                            return std::string(std::get<0>(instance.param)) + "_on_" +

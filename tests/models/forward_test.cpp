@@ -53,6 +53,24 @@ INSTANTIATE_TEST_SUITE_P(Language, ForwardGolden,
                                          "mpt_five_heads_left_padded"),
                          [](const auto& instance) { return std::string(instance.param); });
 
+INSTANTIATE_TEST_SUITE_P(LisaFamilies, ForwardGolden, testing::Values("lisa_qwen2", "lisa_mpt", "lisa_v0"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+INSTANTIATE_TEST_SUITE_P(Llava, ForwardGolden,
+                         testing::Values("llava_original_llama", "llava_original_qwen2", "llava_original_mpt",
+                                         "llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+TEST(Forward, LlavaTakesTextAlone) {
+  for (const char* name : {"llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt"}) {
+    const TensorMap recorded = io::read_tensors(golden_model(name) / "text_only.safetensors");
+    const TensorMap inputs{{"input_ids", recorded.at("input_ids")}, {"labels", recorded.at("input_ids")}};
+    const TensorMap found = run_forward(request_for(name, ""), inputs);
+    EXPECT_TRUE(testing_support::close(found.at("logits"), recorded.at("logits"))) << name;
+    EXPECT_TRUE(testing_support::close(found.at("loss"), recorded.at("loss"))) << name;
+  }
+}
+
 class LisaGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(LisaGolden, TrainableGradientsAreThoseOfTheRecipeAndHaveItsNorm) {
@@ -64,8 +82,15 @@ TEST_P(LisaGolden, TrainableGradientsAreThoseOfTheRecipeAndHaveItsNorm) {
   EXPECT_FALSE(found.contains("grad.model.layers.0.self_attn.q_proj.weight"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, LisaGolden, testing::Values("lisa_linear", "lisa_mlp"),
+INSTANTIATE_TEST_SUITE_P(Models, LisaGolden, testing::Values("lisa_linear", "lisa_mlp", "lisa_qwen2"),
                          [](const auto& instance) { return std::string(instance.param); });
+
+TEST(Forward, LisaOnMptTrainsItsEmbeddingWhichIsItsHead) {
+  const TensorMap found = run_forward(request_for("lisa_mpt", "trainable"), inputs_of("lisa_mpt"));
+  EXPECT_TRUE(testing_support::close(found.at("grad_norm_total"), expected_of("lisa_mpt").at("grad_norm_total")));
+  EXPECT_TRUE(found.contains("grad.transformer.wte.weight"));
+  EXPECT_FALSE(found.contains("grad.transformer.blocks.0.attn.Wqkv.weight"));
+}
 
 class LoraGolden : public testing::TestWithParam<const char*> {};
 

@@ -25,7 +25,7 @@ TEST(LisaFolder, ReadsConfigTowerAndTokenizer) {
   EXPECT_TRUE(folder.finished);
   EXPECT_EQ(folder.tower.filename(), "clip");
   EXPECT_EQ(folder.lisa.seg_token_id, 41);
-  EXPECT_EQ(folder.lisa.llama.vocab_size, 44);
+  EXPECT_EQ(folder.lisa.language.vocab_size(), 44);
   EXPECT_EQ(folder.lisa.sam.image_size, 40);
   EXPECT_EQ(load_lisa_tokenizer(folder).require_id("<im_end>"), 43);
 }

@@ -18,14 +18,16 @@ constexpr std::int64_t kSeg = 17;
 
 LisaConfig small() {
   LisaConfig config;
-  config.llama.vocab_size = 20;
-  config.llama.hidden_size = 12;
-  config.llama.intermediate_size = 16;
-  config.llama.layers = 1;
-  config.llama.heads = 2;
-  config.llama.kv_heads = 2;
-  config.llama.head_dim = 6;
-  config.llama.rope.dim = 6;
+  LlamaConfig llama;
+  llama.vocab_size = 20;
+  llama.hidden_size = 12;
+  llama.intermediate_size = 16;
+  llama.layers = 1;
+  llama.heads = 2;
+  llama.kv_heads = 2;
+  llama.head_dim = 6;
+  llama.rope.dim = 6;
+  config.language.family = llama;
   config.clip.hidden_size = 8;
   config.clip.intermediate_size = 12;
   config.clip.layers = 2;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -83,6 +84,8 @@ TEST(Llama, ATiedHeadAddsNoWeight) {
   b.add_decoder(tied);
   EXPECT_EQ(plain.total_elements() - tied.total_elements(), 19 * 12);
   EXPECT_EQ(tied.find("lm_head.weight"), nullptr);
+  const nn::Unit& head = tied.unit(b.head_unit());
+  EXPECT_EQ(head.borrows, std::vector<nn::UnitId>{0}) << "the runner gathers the embedding with it";
 }
 
 TEST(Llama, EmbeddingAndHeadAreNotWorthRecomputing) {

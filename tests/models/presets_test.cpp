@@ -42,6 +42,19 @@ TEST(Presets, EveryNameBuilds) {
   }
 }
 
+TEST(Presets, LlavaHasThePublishedSizes) {
+  const auto total = [](const char* name) {
+    nn::ModelLayout layout;
+    const LlavaModel model(layout, llava_preset(name));
+    return layout.total_elements();
+  };
+  // The language model, CLIP ViT-L/14-336 and the projector: of Vicuna 7B and 13B, of Qwen1.5-4B (3.95 billion).
+  EXPECT_EQ(total("llava-1.5-7b"), 6'738'415'616 + 303'507'456 + 20'979'712);
+  EXPECT_EQ(total("llava-1.5-13b"), 13'015'864'320 + 303'507'456 + 31'467'520);
+  EXPECT_EQ(total("qwen1.5-4b-llava"), 3'950'369'280 + 303'507'456 + 9'180'160);
+  EXPECT_THROW(llava_preset("llava-1.5-70b"), RequestError);
+}
+
 TEST(Presets, AnUnknownNameIsAnErrorThatNamesTheNearest) {
   try {
     lisa_preset("lisa-13c");

@@ -7,6 +7,7 @@
 #include <string>
 #include <variant>
 
+#include "tessera/io/tensor_source.hpp"
 #include "tessera/models/llama.hpp"
 #include "tessera/models/mpt.hpp"
 
@@ -23,6 +24,11 @@ struct LanguageConfig {
   /// their parts there as well: model.mm_projector, transformer.mm_projector.
   std::string base() const;
   std::string embedding_name() const;  ///< "model.embed_tokens", "transformer.wte"
+
+  /// What weights, in any naming, say beyond the config. MPT: transformers' class is four times as wide inside whatever
+  /// expansion_ratio says, MosaicML's is as it says, so the files decide. Throws RequestError naming a tensor of
+  /// MosaicML's class that transformers' has not (biases, learned positions, norms of query and key).
+  void fit_to_weights(const io::TensorSource& files);
 
   /// The family follows from model_type: llama, llava, llava_llama; mistral, llava_mistral; qwen2, llava_qwen2,
   /// llava_qwen; mpt, llava_mpt (and for `llava` from `architectures`). Throws RequestError naming the key.

@@ -1,6 +1,7 @@
 #pragma once
-/// LISA: LLaMA with CLIP features spliced into its text, whose hidden state before each [SEG] prompts SAM's mask
-/// decoder. Source: dvlab-research/LISA model/LISA.py and model/llava.
+/// LISA: a language model (LLaMA in the reference; Qwen2, Mistral, MPT) with CLIP features spliced into its text, whose
+/// hidden state before each [SEG] prompts SAM's mask decoder. Source: dvlab-research/LISA model/LISA.py and
+/// model/llava.
 ///
 /// Shapes: I images, C conversations, L text length, P patches of the tower, T = L + P - 1, D hidden, V vocabulary,
 /// n_b masks of image b, n their sum.
@@ -18,8 +19,8 @@
 #include <vector>
 
 #include "tessera/models/clip.hpp"
+#include "tessera/models/language_config.hpp"
 #include "tessera/models/lisa_batch.hpp"
-#include "tessera/models/llama.hpp"
 #include "tessera/models/sam.hpp"
 #include "tessera/nn/context.hpp"
 #include "tessera/nn/runner.hpp"
@@ -27,7 +28,7 @@
 namespace tessera::models {
 
 struct LisaConfig {
-  LlamaConfig llama;
+  LanguageConfig language;
   ClipVisionConfig clip;
   SamConfig sam;
   std::int64_t select_layer = -2;         ///< mm_vision_select_layer
@@ -35,6 +36,8 @@ struct LisaConfig {
   std::int64_t out_dim = 256;             ///< width of [SEG]'s projection; SAM's prompt width
   bool use_im_start_end = true;           ///< mm_use_im_start_end; for whoever writes the prompts
   std::int64_t seg_token_id = -1;         ///< looked up in the tokenizer by name; -1: no token is [SEG]
+  /// v0's text has P of these ids where v1's has one -200 ("<im_patch>"); rows of either form are taken. -1: none.
+  std::int64_t im_patch_token_id = -1;
   /// json: the folder's config.json; tower: that of mm_vision_tower. seg_token_id is left -1.
   static LisaConfig from_json(const nlohmann::json& json, const nlohmann::json& tower);
 };

@@ -37,8 +37,9 @@ LisaFolder read_lisa_folder(const LisaFolderRequest& request);
 /// The folder's tokenizer with [SEG] and, where the config uses them, <im_start> and <im_end>.
 text::Tokenizer load_lisa_tokenizer(const LisaFolder& folder);
 
-/// All weights under the layout's names: the folder's own first (prefixes of PEFT and DeepSpeed removed), then CLIP's
-/// and SAM's. A folder without any weights gives an empty source.
+/// All weights under the layout's names: the folder's own first (prefixes of PEFT and DeepSpeed removed; v0's `lm.` and
+/// its files pytorch_model-visual_model.bin and pytorch_model-text_hidden_fcs.bin as well), then CLIP's and SAM's. A
+/// folder without any weights gives an empty source.
 io::SourcePtr open_lisa_weights(const LisaFolder& folder);
 
 /// Weights that a LLaVA base cannot have and that are then drawn: text_hidden_fcs and the adapters.

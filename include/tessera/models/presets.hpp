@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tessera/models/lisa.hpp"
+#include "tessera/models/llava.hpp"
 
 namespace tessera::models {
 
@@ -13,5 +14,11 @@ namespace tessera::models {
 std::vector<std::string> preset_names();
 /// Throws RequestError naming the nearest known name.
 LisaConfig lisa_preset(std::string_view name);
+
+/// "llava-1.5-7b", "llava-1.5-13b": Vicuna 1.5 with CLIP ViT-L/14 at 336 px and the two-layer projector.
+/// "qwen1.5-4b-llava": the same tower and projector on Qwen1.5-4B.
+std::vector<std::string> llava_preset_names();
+/// Throws RequestError naming the nearest known name.
+LlavaConfig llava_preset(std::string_view name);
 
 }  // namespace tessera::models

@@ -2,18 +2,25 @@
 over transformers' LlamaModel, CLIPVisionModel and SamModel. See common.py for the pinned versions.
 
 One case has several conversations of one image, two masks on one, an image without [SEG], padding, image placeholders in
-different columns; the other one image per row and a two-layer projector.
+different columns; the other one image per row and a two-layer projector. Two more have Qwen2 and MPT for a language model (made
+with transformers 4.57.6), on MPT under the names that LLaVA's class on MPT gives its parts. The last is v0: patch ids
+in the text instead of one -200, PyTorch files apart for SAM and the projection of [SEG].
+
+`python lisa.py NAME…` makes only the cases named.
 """
 import io
 import json
+import sys
 
 import sentencepiece
 import torch
 import torch.nn.functional as F
 from common import DATA, randomise, write_case
+from safetensors.torch import save_file
 from sam_common import GAUSSIAN, build_sam, decode_text, facebook_weights, mask_losses, postprocess
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import (CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM,
+                          Qwen2Config, Qwen2ForCausalLM)
 
 SAM = dict(patch_size=8, decoder_depth=2, num_multimask_outputs=3, iou_head_depth=3, mlp_ratio=2.0)
 CASES = {
@@ -35,7 +42,38 @@ CASES = {
                  prompt_embed_dim=24, mask_in_chans=16, decoder_mlp_dim=28, decoder_num_heads=3, iou_head_hidden_dim=16),
         projector="mlp2x_gelu", seg=47, offset=[0, 1, 2], segs=[[1], [1]], starts=[2, 2], lengths=[11, 11],
         resized=[(48, 48), (31, 48)], original=[(48, 48), (55, 85)]),
+    "lisa_qwen2": dict(
+        family="llava_qwen2",
+        llama=dict(vocab_size=48, hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=4,
+                   num_key_value_heads=2, rms_norm_eps=1e-6, max_position_embeddings=64),
+        clip=dict(hidden_size=16, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2, image_size=21,
+                  patch_size=7, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+        sam=dict(SAM, image_size=40, embed_dim=16, depth=1, num_heads=2, global_attn_indexes=[0], window_size=3,
+                 prompt_embed_dim=16, mask_in_chans=8, decoder_mlp_dim=12, decoder_num_heads=2, iou_head_hidden_dim=12),
+        projector="mlp2x_gelu", seg=45, offset=[0, 1, 3], segs=[[2], [0, 1]], starts=[3, 2, 4], lengths=[12, 8, 10],
+        resized=[(40, 27), (40, 40)], original=[(61, 43), (37, 37)]),
+    "lisa_mpt": dict(
+        family="llava_mpt",
+        llama=dict(vocab_size=46, d_model=18, n_layers=2, n_heads=3, max_seq_len=64, attn_config={"clip_qkv": 0.9}),
+        clip=dict(hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2, image_size=20,
+                  patch_size=10, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+        sam=dict(SAM, image_size=32, embed_dim=16, depth=1, num_heads=2, global_attn_indexes=[0], window_size=3,
+                 prompt_embed_dim=16, mask_in_chans=8, decoder_mlp_dim=12, decoder_num_heads=2, iou_head_hidden_dim=12),
+        projector="linear", seg=43, offset=[0, 1, 2], segs=[[1], [1]], starts=[2, 4], lengths=[9, 11],
+        resized=[(32, 32), (21, 32)], original=[(32, 32), (37, 57)]),
 }
+CASES["lisa_v0"] = dict(CASES["lisa_mpt"], family="llava", v0=True, llama=dict(
+    vocab_size=47, hidden_size=16, intermediate_size=20, num_hidden_layers=1, num_attention_heads=2,
+    num_key_value_heads=2, rms_norm_eps=1e-6, max_position_embeddings=64))
+FAMILIES = {"llava": (LlamaConfig, LlamaForCausalLM), "llava_qwen2": (Qwen2Config, Qwen2ForCausalLM),
+            "llava_mpt": (MptConfig, MptForCausalLM)}
+
+
+def make_language(case):
+    config_class, model_class = FAMILIES[case.get("family", "llava")]
+    config = config_class(**case["llama"])
+    config._attn_implementation = "eager"
+    return model_class(config)
 
 
 def make_projector(kind, inside, outside):
@@ -73,11 +111,13 @@ def train_tokenizer(size):
 
 
 for seed, (name, case) in enumerate(CASES.items()):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        continue
     torch.manual_seed(40 + seed)
-    llama = LlamaForCausalLM(LlamaConfig(**case["llama"], attn_implementation="eager"))
+    llama = make_language(case)
     clip = CLIPVisionModel(CLIPVisionConfig(**case["clip"], attn_implementation="eager"))
     sam, _ = build_sam(case["sam"], 1e-5, 44 + seed)
-    width, prompt = case["llama"]["hidden_size"], case["sam"]["prompt_embed_dim"]
+    width, prompt = llama.get_input_embeddings().weight.shape[1], case["sam"]["prompt_embed_dim"]
     projector = make_projector(case["projector"], case["clip"]["hidden_size"], width)
     fcs = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt))
     for k, module in enumerate((llama, clip, projector, fcs)):
@@ -132,14 +172,15 @@ for seed, (name, case) in enumerate(CASES.items()):
     losses["loss"].backward()
 
     weights = {n: p for n, p in llama.named_parameters()}
-    weights |= {f"model.mm_projector.{n}": p for n, p in projector.named_parameters()}
-    weights |= {f"model.vision_tower.vision_tower.{n}": p for n, p in clip.named_parameters()}
-    weights |= {f"model.visual_model.{n}": p for n, p in facebook_weights(sam).items()}
-    weights |= {f"model.text_hidden_fcs.0.{n}": p for n, p in fcs.named_parameters()}
+    base = "transformer" if case.get("family") == "llava_mpt" else "model"
+    weights |= {f"{base}.mm_projector.{n}": p for n, p in projector.named_parameters()}
+    weights |= {f"{base}.vision_tower.vision_tower.{n}": p for n, p in clip.named_parameters()}
+    weights |= {f"{base}.visual_model.{n}": p for n, p in facebook_weights(sam).items()}
+    weights |= {f"{base}.text_hidden_fcs.0.{n}": p for n, p in fcs.named_parameters()}
     gradients = {f"grad.{n}": p.grad for n, p in weights.items() if p.grad is not None}
     # hidden_states are followed by the expected norm over what LISA trains.
     trained = [p.grad for n, p in weights.items() if p.grad is not None and
-               any(part in n for part in ("lm_head", "embed_tokens", "mask_decoder", "text_hidden_fcs"))]
+               any(part in n for part in ("lm_head", "embed_tokens", ".wte.", "mask_decoder", "text_hidden_fcs"))]
     expected |= losses | gradients
     expected |= {"grad_norm_total": torch.sqrt(sum((g.double() ** 2).sum() for g in trained)).float()}
     expected |= {"logits": out.logits, "final_hidden": hidden, "clip_features": features, "projected_features": projected,
@@ -149,16 +190,39 @@ for seed, (name, case) in enumerate(CASES.items()):
               "attention_masks": mask.to(torch.uint8), "offset": torch.tensor(offset),
               "resize_list": torch.tensor(case["resized"]), "label_sizes": torch.tensor(case["original"]),
               "masks_counts": torch.tensor(counts), "masks_flat": torch.cat([t.flatten() for t in targets])}
-    all_weights = weights | {"model.visual_model." + GAUSSIAN: sam.shared_image_embedding.positional_embedding}
+    all_weights = weights | {f"{base}.visual_model.{GAUSSIAN}": sam.shared_image_embedding.positional_embedding}
     config = case["llama"] | {
-        "model_type": "llava", "architectures": ["LISAForCausalLM"], "mm_vision_tower": "clip",
+        "model_type": case.get("family", "llava"), "architectures": ["LISAForCausalLM"], "mm_vision_tower": "clip",
         "mm_hidden_size": case["clip"]["hidden_size"], "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch",
         "mm_projector_type": case["projector"], "mm_use_im_start_end": True, "out_dim": prompt,
         "train_mask_decoder": True, "sam_config": case["sam"] | {"norm_eps": 1e-5}}
     folder = write_case(name, config, all_weights, inputs, expected)
     (folder / "tokenizer.model").write_bytes(train_tokenizer(case["seg"]))
-    added = {token: case["seg"] + k for k, token in enumerate(("[SEG]", "<im_start>", "<im_end>"))}
+    tokens = ("[SEG]", "<im_patch>", "<im_start>", "<im_end>") if case.get("v0") else ("[SEG]", "<im_start>", "<im_end>")
+    added = {token: case["seg"] + k for k, token in enumerate(tokens)}
     (folder / "added_tokens.json").write_text(json.dumps(added) + "\n")
     (folder / "clip").mkdir(exist_ok=True)
     (folder / "clip" / "config.json").write_text(
         json.dumps(case["clip"] | {"model_type": "clip_vision_model"}, indent=1, sort_keys=True) + "\n")
+    if case.get("v0"):
+        (folder / "model.safetensors").unlink()
+        parts = {"visual_model": {}, "text_hidden_fcs": {}, "lm": {}}
+        for n, p in all_weights.items():
+            part = n.removeprefix("model.").split(".")[0]
+            inside = n.removeprefix(f"model.{part}.") if part in parts else n
+            parts[part if part in parts else "lm"][inside] = p.detach().clone()
+        torch.save(parts["lm"], folder / "pytorch_model.bin")
+        for part in ("visual_model", "text_hidden_fcs"):
+            torch.save(parts[part], folder / f"pytorch_model-{part}.bin")
+        patch = case["seg"] + 1
+
+        def in_v0(rows, filling):
+            out = []
+            for c in range(rows.shape[0]):
+                k = int((ids[c] == -200).nonzero())
+                run = torch.full((patches,), filling, dtype=rows.dtype)
+                out.append(torch.cat([rows[c, :k], run, rows[c, k + 1 :]]))
+            return torch.stack(out)
+        inputs |= {"input_ids": in_v0(ids, patch), "labels": in_v0(labels, -100),
+                   "attention_masks": in_v0(mask, True).to(torch.uint8)}
+        save_file({k: v.clone().contiguous() for k, v in inputs.items()}, folder / "inputs.safetensors")

@@ -1,0 +1,43 @@
+#pragma once
+/// LlavaFolder: what a model folder says of a LLaVA, in any of its public forms, before any weight is read.
+///   original      config.json with the language model's keys and mm_…; the tower's weights in the model's or in the
+///                 folder that mm_vision_tower names, which describes the tower in either case
+///   transformers  config.json with text_config and vision_config (llava-hf), names of any generation
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "tessera/io/sources.hpp"
+#include "tessera/models/llava.hpp"
+
+namespace tessera::models {
+
+struct LlavaFolderRequest {
+  std::filesystem::path folder;
+  std::string vision_tower;  ///< overrides mm_vision_tower; empty: as the config says
+  std::string hub_dir;       ///< where names that are no folders are looked up
+};
+
+struct LlavaFolder {
+  std::filesystem::path folder;
+  std::filesystem::path tower;  ///< the tower's folder, absolute; empty in transformers' form
+  nlohmann::json config;        ///< config.json
+  LlavaConfig llava;
+};
+
+/// Is this config.json a LLaVA's (and not a LISA's)?
+bool is_llava_config(const nlohmann::json& config);
+
+/// Throws RequestError naming the file or the flag that would mend it.
+LlavaFolder read_llava_folder(const LlavaFolderRequest& request);
+
+/// The layout's name for a tensor of LLaVA in any public naming, wrappers of PEFT and DeepSpeed removed; nothing for
+/// buffers that are computed anew and for what LLaVA has not. base: LanguageConfig::base.
+std::optional<std::string> llava_layout_name(const std::string& name, const std::string& base);
+
+/// The weights under the names of the files, the tower's folder's under "<base>.vision_tower.vision_tower."; what the
+/// model's own files hold comes first. `llava_layout_name` turns them into the layout's.
+io::SourcePtr open_llava_weights(const LlavaFolder& folder);
+
+}  // namespace tessera::models

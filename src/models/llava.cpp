@@ -1,0 +1,143 @@
+#include "tessera/models/llava.hpp"
+
+#include "json_fields.hpp"
+#include "llava_sequence.hpp"
+
+namespace tessera::models {
+namespace {
+
+std::int64_t signed_integer(const nlohmann::json& value, const std::string& what) {
+  if (!value.is_number_integer())
+    throw RequestError("config.json: '{}' is {}, expected an integer", what, value.dump());
+  return value.get<std::int64_t>();
+}
+
+/// One layer or a list of them, counted from the end when negative.
+std::vector<std::int64_t> read_layers(const JsonFields& fields, const char* key) {
+  if (!fields.has(key)) return {-2};
+  const auto& value = fields.json().at(key);
+  if (!value.is_array()) return {signed_integer(value, key)};
+  std::vector<std::int64_t> layers;
+  for (const auto& layer : value) layers.push_back(signed_integer(layer, key));
+  return layers;
+}
+
+bool keeps_class_token(const JsonFields& fields, const char* key, const char* drops, const char* keeps) {
+  const std::string feature = fields.text(key, drops);
+  if (feature != drops && feature != keeps)
+    throw RequestError("{}: {} '{}' is not known; known are {}, {}", fields.where(), key, feature, drops, keeps);
+  return feature == keeps;
+}
+
+/// What a vision_config is when it is absent: LlavaConfig's own, CLIP ViT-L/14 at 336 px.
+ClipVisionConfig read_vision(const JsonFields& fields) {
+  if (!fields.has("vision_config")) {
+    ClipVisionConfig large;
+    large.image_size = 336;
+    return large;
+  }
+  const JsonFields vision(fields.json().at("vision_config"), fields.where() + ": vision_config");
+  const std::string type = vision.text("model_type", "clip_vision_model");
+  if (type != "clip_vision_model")
+    throw RequestError("{}: model_type '{}' is not supported; supported is clip_vision_model", vision.where(), type);
+  return ClipVisionConfig::from_json(fields.json());
+}
+
+std::unique_ptr<LanguageModel> with_embedding(nn::ModelLayout& layout, const LanguageConfig& config) {
+  auto model = make_language_model(config);
+  model->add_embedding(layout);
+  return model;
+}
+
+}  // namespace
+
+LlavaConfig LlavaConfig::from_original(const nlohmann::json& json, const nlohmann::json& tower) {
+  const JsonFields fields(json, "config.json");
+  LlavaConfig config;
+  config.language = LanguageConfig::from_json(json);
+  config.tower.clip = ClipVisionConfig::from_json(tower);
+  config.tower.select_layers = read_layers(fields, "mm_vision_select_layer");
+  config.tower.class_token = keeps_class_token(fields, "mm_vision_select_feature", "patch", "cls_patch");
+  config.projector_type = fields.text("mm_projector_type", "linear");
+  config.max_length = fields.integer("tokenizer_model_max_length", 0);
+  const std::string side = fields.text("tokenizer_padding_side", "right");
+  if (side != "left" && side != "right")
+    throw RequestError("config.json: tokenizer_padding_side '{}' is neither left nor right", side);
+  config.pad_left = side == "left";
+  if (fields.integer("mm_hidden_size", config.tower.width()) != config.tower.width()) {
+    throw RequestError("config.json: mm_hidden_size {} is not the vision tower's {}", json.at("mm_hidden_size").dump(),
+                       config.tower.width());
+  }
+  return config;
+}
+
+LlavaConfig LlavaConfig::from_transformers(const nlohmann::json& json) {
+  const JsonFields fields(json, "config.json");
+  LlavaConfig config;
+  nlohmann::json text = nlohmann::json::object();
+  if (fields.has("text_config")) text = json.at("text_config");
+  config.language = LanguageConfig::from_json(text, "config.json: text_config", true);
+  config.tower.clip = read_vision(fields);
+  config.tower.select_layers = read_layers(fields, "vision_feature_layer");
+  config.tower.class_token = keeps_class_token(fields, "vision_feature_select_strategy", "default", "full");
+  config.projector_type = "mlp2x_gelu";
+  config.projector_activation = nn::activation_from_name(fields.text("projector_hidden_act", "gelu"));
+  config.projector_bias = fields.flag("multimodal_projector_bias", true);
+  config.image_token = fields.integer(fields.has("image_token_id") ? "image_token_id" : "image_token_index", 32000, 0);
+  return config;
+}
+
+LlavaModel::LlavaModel(nn::ModelLayout& layout, LlavaConfig config)
+    : config_(std::move(config)), language_(with_embedding(layout, config_.language)) {
+  // The order of these lines is the order of the units.
+  const std::string base = config_.language.base();
+  tower_ = make_vision_tower(layout, config_.tower, base + ".vision_tower.vision_tower");
+  projector_ =
+      std::make_unique<Projector>(layout, base + ".mm_projector", config_.projector_type, config_.tower.width(),
+                                  config_.language.hidden_size(), config_.projector_activation, config_.projector_bias);
+  language_->add_decoder(layout);
+}
+
+LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const {
+  const LlavaPlan plan = plan_llava(batch, config_);
+  nn::ForwardContext image_ctx = ctx;  // the tower sees images, not rows
+  image_ctx.sample_keys.clear();
+  LlavaSequence sequence;
+  const at::Tensor text = language_->embed(plan.ids, runner);
+  const at::Tensor features = tower_->features(batch.images, runner, image_ctx);
+  sequence.image_features = projector_->forward(features, runner, image_ctx);
+  sequence.embeddings = place(plan, text, sequence.image_features);
+  sequence.mask = plan.mask;
+  sequence.labels = plan.labels;
+  return sequence;
+}
+
+LlavaOutputs LlavaModel::forward(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+                                 const LlavaForwardOptions& options) const {
+  if (!batch.labels.defined()) throw RequestError("LLaVA batch: a loss needs labels");
+  nn::ForwardContext row_ctx = ctx;
+  row_ctx.sample_keys = batch.sample_keys;
+  const LlavaSequence sequence = embed(batch, runner, row_ctx);
+  const at::Tensor hidden = language_->decode(sequence.embeddings, sequence.mask, runner, row_ctx);
+  const NextTokenTargets scored = next_token_targets(sequence.labels);
+  const bool full = options.full_logits;
+  const LanguageModel& language = *language_;
+  const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
+    const std::int64_t width = in.at(0).size(2);
+    if (!full) {
+      const at::Tensor rows = in.at(0).reshape({-1, width}).index_select(0, scored.positions);
+      return nn::Tensors{language.head_loss(language.final_norm(rows), scored.targets, row_ctx)};
+    }
+    const at::Tensor logits = language.head(language.final_norm(in.at(0)), row_ctx);
+    const at::Tensor rows = logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions);
+    return nn::Tensors{cross_entropy_sum(rows, scored.targets), logits};
+  });
+  LlavaOutputs result;
+  result.target_tokens = scored.targets.numel();
+  const double count = options.target_tokens.value_or(static_cast<double>(result.target_tokens));
+  result.loss = out.at(0).mul(count > 0 ? 1.0 / count : 0.0);
+  if (full) result.logits = out.at(1);
+  return result;
+}
+
+}  // namespace tessera::models

@@ -1,0 +1,104 @@
+#include "tessera/models/llava_folder.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "tessera/core/error.hpp"
+#include "tessera/io/model_folder.hpp"
+#include "tessera/io/names.hpp"
+#include "tower_folder.hpp"
+
+namespace tessera::models {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kTower = "vision_tower.vision_tower.";
+
+/// The parts of MPT's base model: transformers' LLaVA calls any base model `language_model`.
+bool is_part_of_mpt(std::string_view rest) {
+  return rest.starts_with("wte.") || rest.starts_with("blocks.") || rest.starts_with("norm_f.");
+}
+
+/// Parts of a whole CLIP beside its vision model.
+bool is_other_half_of_clip(std::string_view name) {
+  return name.starts_with("text_model.") || name.starts_with("text_projection") ||
+         name.starts_with("visual_projection") || name.starts_with("logit_scale");
+}
+
+}  // namespace
+
+bool is_llava_config(const nlohmann::json& config) {
+  const auto type = config.find("model_type");
+  if (type == config.end() || !type->is_string()) return false;
+  constexpr std::array kTypes{"llava", "llava_llama", "llava_mistral", "llava_qwen2", "llava_qwen", "llava_mpt"};
+  return std::find(kTypes.begin(), kTypes.end(), type->get<std::string>()) != kTypes.end();
+}
+
+LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
+  LlavaFolder out;
+  out.folder = fs::weakly_canonical(request.folder);
+  out.config = read_folder_config(out.folder, "--model");
+  if (out.config.contains("text_config") || out.config.contains("vision_config")) {
+    out.llava = LlavaConfig::from_transformers(out.config);
+    return out;
+  }
+  const auto name = request.vision_tower.empty() ? tower_name(out.config, out.folder) : request.vision_tower;
+  out.tower = find_tower(name, out.folder, request.hub_dir);
+  out.llava = LlavaConfig::from_original(out.config, vision_part(read_folder_config(out.tower, "--vision_tower")));
+  return out;
+}
+
+std::optional<std::string> llava_layout_name(const std::string& file_name, const std::string& base) {
+  const auto plain = io::unwrapped_name(file_name);
+  if (!plain || io::is_recomputed_buffer(*plain)) return std::nullopt;
+  std::string name = *plain;
+  // transformers before 4.52 kept the language model whole, with its own names, under `language_model`.
+  constexpr std::string_view kWhole = "language_model.transformer.";
+  if (name.starts_with(kWhole)) name.erase(0, std::string_view("language_model.").size());
+  name = io::llava_name(name);
+  constexpr std::string_view kModel = "model.";
+  if (base != "model" && name.starts_with(kModel)) {
+    const std::string_view rest = std::string_view(name).substr(kModel.size());
+    if (is_part_of_mpt(rest) || rest.starts_with("mm_projector.") || rest.starts_with(kTower) ||
+        rest.starts_with("image_newline") || rest.starts_with("visual_model.") ||
+        rest.starts_with("text_hidden_fcs.")) {
+      name = base + "." + std::string(rest);
+    }
+  }
+  const std::string tower = base + "." + std::string(kTower);
+  if (name.starts_with(tower)) {
+    const std::string rest = name.substr(tower.size());
+    if (is_other_half_of_clip(rest)) return std::nullopt;
+    // transformers 5 saves the tower without its own prefix.
+    if (!rest.starts_with("vision_model.")) name = tower + "vision_model." + rest;
+  }
+  return name;
+}
+
+io::SourcePtr open_llava_weights(const LlavaFolder& folder) {
+  std::vector<io::SourcePtr> sources{io::open_weights(folder.folder)};
+  if (!folder.tower.empty() && io::find_weights(folder.tower)) {
+    const std::string prefix = folder.llava.language.base() + "." + std::string(kTower);
+    const auto rename = [prefix](std::string_view name) -> std::optional<std::string> {
+      if (is_other_half_of_clip(name)) return std::nullopt;
+      return prefix + (name.starts_with("vision_model.") ? "" : "vision_model.") + std::string(name);
+    };
+    // The model's own files may hold the tower as well, under other names: only what they lack is taken from here.
+    const std::string base = folder.llava.language.base();
+    std::vector<std::string> own;
+    for (const io::TensorInfo& tensor : sources.front()->tensors()) {
+      if (const auto name = llava_layout_name(tensor.name, base)) own.push_back(*name);
+    }
+    std::sort(own.begin(), own.end());
+    sources.push_back(std::make_shared<io::RenamedSource>(
+        io::open_weights(folder.tower), [rename, own](std::string_view name) -> std::optional<std::string> {
+          auto renamed = rename(name);
+          if (renamed && std::binary_search(own.begin(), own.end(), *renamed)) return std::nullopt;
+          return renamed;
+        }));
+  }
+  return std::make_shared<io::OverlaySource>(sources);
+}
+
+}  // namespace tessera::models

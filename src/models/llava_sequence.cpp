@@ -1,0 +1,187 @@
+#include "llava_sequence.hpp"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "lisa_sequence.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+std::vector<std::int64_t> to_host(const at::Tensor& values) {
+  const at::Tensor flat = values.to(at::kCPU, at::kLong).contiguous();
+  const auto* data = flat.data_ptr<std::int64_t>();
+  return {data, data + flat.numel()};
+}
+
+void require(bool good, const std::string& text) {
+  if (!good) throw RequestError("LLaVA batch: {}", text);
+}
+
+/// One row of the sequence: the places of its positions, and which position of the text each comes from (-1: an image).
+struct Row {
+  std::vector<std::int64_t> places;
+  std::vector<std::int64_t> text;
+};
+
+/// The batch in host memory.
+struct Host {
+  std::int64_t rows, length, images, tokens;
+  std::vector<std::int64_t> ids, mask;
+  std::int64_t id(std::int64_t row, std::int64_t t) const { return ids[static_cast<std::size_t>(row * length + t)]; }
+  bool real(std::int64_t row, std::int64_t t) const { return mask[static_cast<std::size_t>(row * length + t)] != 0; }
+  std::int64_t first_feature() const { return rows * length; }
+  std::int64_t zero_row() const { return rows * length + images * tokens; }
+};
+
+/// Row by row as the reference does: padding is dropped, each placeholder becomes the next image's features.
+std::vector<Row> splice_rows(const Host& host, std::int64_t max_length) {
+  std::vector<Row> rows;
+  std::int64_t next = 0;
+  for (std::int64_t b = 0; b < host.rows; ++b) {
+    Row row;
+    const std::int64_t before = next;
+    for (std::int64_t t = 0; t < host.length; ++t) {
+      if (!host.real(b, t)) continue;
+      if (host.id(b, t) != kImageToken) {
+        row.places.push_back(b * host.length + t);
+        row.text.push_back(t);
+        continue;
+      }
+      for (std::int64_t p = 0; p < host.tokens; ++p) {
+        row.places.push_back(host.first_feature() + next * host.tokens + p);
+        row.text.push_back(-1);
+      }
+      ++next;
+    }
+    if (next == before) ++next;  // a row without a placeholder takes one image and uses none of it
+    if (max_length > 0 && static_cast<std::int64_t>(row.places.size()) > max_length) {
+      row.places.resize(static_cast<std::size_t>(max_length));
+      row.text.resize(static_cast<std::size_t>(max_length));
+    }
+    rows.push_back(std::move(row));
+  }
+  require(next == host.images, fmt::format("its rows take {} images (one for each -200, one for a row without), there "
+                                           "are {}",
+                                           next, host.images));
+  return rows;
+}
+
+/// Rows of one length: `fill` where there is nothing.
+at::Tensor padded(const std::vector<std::vector<std::int64_t>>& rows, std::int64_t length, bool left,
+                  std::int64_t fill) {
+  std::vector<std::int64_t> flat;
+  for (const auto& row : rows) {
+    const auto missing = static_cast<std::size_t>(length) - row.size();
+    if (left) flat.insert(flat.end(), missing, fill);
+    flat.insert(flat.end(), row.begin(), row.end());
+    if (!left) flat.insert(flat.end(), missing, fill);
+  }
+  return at::tensor(flat, at::TensorOptions().dtype(at::kLong)).view({static_cast<std::int64_t>(rows.size()), length});
+}
+
+LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaConfig& config) {
+  const std::vector<Row> rows = splice_rows(host, config.max_length);
+  std::size_t longest = 0;
+  for (const Row& row : rows) longest = std::max(longest, row.places.size());
+  const auto length = static_cast<std::int64_t>(longest);
+  const std::vector<std::int64_t> labels = batch.labels.defined() ? to_host(batch.labels) : std::vector<std::int64_t>{};
+  std::vector<std::vector<std::int64_t>> places, kept, scored;
+  for (std::size_t b = 0; b < rows.size(); ++b) {
+    places.push_back(rows[b].places);
+    kept.emplace_back(rows[b].places.size(), 1);
+    if (labels.empty()) continue;
+    scored.emplace_back();
+    for (const std::int64_t t : rows[b].text) {
+      scored.back().push_back(t < 0 ? kIgnoreLabel
+                                    : labels[b * static_cast<std::size_t>(host.length) + static_cast<std::size_t>(t)]);
+    }
+  }
+  const at::Device device = batch.input_ids.device();
+  LlavaPlan plan;
+  plan.index = padded(places, length, config.pad_left, host.zero_row()).flatten().to(device);
+  plan.mask = padded(kept, length, config.pad_left, 0).to(device).to(at::kBool);
+  if (batch.labels.defined()) plan.labels = padded(scored, length, config.pad_left, kIgnoreLabel).to(device);
+  return plan;
+}
+
+/// Placeholders are as many as features, one after another through the batch.
+LlavaPlan plan_expanded(const LlavaBatch& batch, const Host& host, const LlavaConfig& config) {
+  std::vector<std::int64_t> places;
+  std::int64_t next = 0;
+  for (std::int64_t b = 0; b < host.rows; ++b) {
+    for (std::int64_t t = 0; t < host.length; ++t) {
+      const bool image = host.images > 0 && host.id(b, t) == config.image_token;
+      places.push_back(image ? host.first_feature() + next++ : b * host.length + t);
+    }
+  }
+  require(next == host.images * host.tokens, fmt::format("{} image placeholders (id {}), but {} images of {} features",
+                                                         next, config.image_token, host.images, host.tokens));
+  LlavaPlan plan;
+  plan.index = at::tensor(places, at::TensorOptions().dtype(at::kLong)).to(batch.input_ids.device());
+  plan.mask =
+      batch.attention_mask.defined() ? batch.attention_mask.to(at::kBool) : at::ones_like(batch.input_ids, at::kBool);
+  plan.labels = batch.labels;
+  return plan;
+}
+
+Host to_host_batch(const LlavaBatch& batch, const LlavaConfig& config) {
+  require(batch.input_ids.defined() && batch.input_ids.dim() == 2, "input_ids must be [B,L]");
+  for (const at::Tensor& other : {batch.attention_mask, batch.labels}) {
+    require(!other.defined() || other.sizes() == batch.input_ids.sizes(),
+            "attention_mask and labels must be shaped like input_ids");
+  }
+  const std::int64_t side = config.tower.clip.image_size;
+  require(batch.images.defined() && batch.images.dim() == 4 && batch.images.size(1) == 3 &&
+              batch.images.size(2) == side && batch.images.size(3) == side,
+          fmt::format("pictures must be [N,3,{0},{0}]", side));
+  Host host{batch.input_ids.size(0), batch.input_ids.size(1), batch.images.size(0), config.tower.tokens(), {}, {}};
+  host.ids = to_host(batch.input_ids);
+  host.mask =
+      batch.attention_mask.defined() ? to_host(batch.attention_mask) : std::vector<std::int64_t>(host.ids.size(), 1);
+  const std::int64_t placeholder = batch.expanded ? config.image_token : kImageToken;
+  for (std::int64_t b = 0; b < host.rows; ++b) {
+    for (std::int64_t t = 0; t < host.length; ++t) {
+      const std::int64_t id = host.id(b, t);
+      // A padded id is embedded and then dropped, so it must be in the table as well.
+      require(id == placeholder || (id >= 0 && id < config.language.vocab_size()),
+              fmt::format("row {}, position {}: id {} is outside the vocabulary of {}", b, t, id,
+                          config.language.vocab_size()));
+    }
+  }
+  return host;
+}
+
+}  // namespace
+
+LlavaPlan plan_llava(const LlavaBatch& batch, const LlavaConfig& config) {
+  require(!batch.expanded || config.image_token >= 0 || batch.images.size(0) == 0,
+          "the config names no image_token_index, so its placeholders are -200 (input `images`)");
+  const Host host = to_host_batch(batch, config);
+  LlavaPlan plan = batch.expanded ? plan_expanded(batch, host, config) : plan_original(batch, host, config);
+  const std::int64_t placeholder = batch.expanded ? config.image_token : kImageToken;
+  // Without pictures a placeholder of transformers' form is an ordinary id.
+  const bool replaces = !batch.expanded || host.images > 0;
+  plan.ids =
+      replaces ? at::where(batch.input_ids.eq(placeholder), at::zeros({1}, batch.input_ids.options()), batch.input_ids)
+               : batch.input_ids;
+  return plan;
+}
+
+at::Tensor place(const LlavaPlan& plan, const at::Tensor& text, const at::Tensor& features) {
+  const std::int64_t width = text.size(2);
+  const at::Tensor nothing = at::zeros({1, width}, text.options().requires_grad(false));
+  const at::Tensor rows =
+      at::cat({text.reshape({-1, width}), features.to(text.scalar_type()).reshape({-1, width}), nothing});
+  return rows.index_select(0, plan.index).view({plan.mask.size(0), plan.mask.size(1), width});
+}
+
+}  // namespace tessera::models

@@ -1,0 +1,52 @@
+#include "tessera/models/vision_tower.hpp"
+
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
+
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+class ClipTower final : public VisionTower {
+ public:
+  ClipTower(nn::ModelLayout& layout, const VisionTowerConfig& config, const std::string& prefix)
+      : states_(states_of(config)),
+        class_token_(config.class_token),
+        clip_(layout, config.clip, prefix + ".vision_model", *std::max_element(states_.begin(), states_.end())) {}
+
+  at::Tensor features(const at::Tensor& pixels, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const override {
+    nn::Tensors hidden;
+    clip_.forward(pixels, runner, ctx, &hidden);
+    std::vector<at::Tensor> taken;
+    for (const std::int64_t state : states_) {
+      const at::Tensor& all = hidden.at(static_cast<std::size_t>(state));
+      taken.push_back(class_token_ ? all : all.narrow(1, 1, all.size(1) - 1));
+    }
+    return taken.size() == 1 ? taken.front() : at::cat(taken, 2);
+  }
+
+ private:
+  static std::vector<std::int64_t> states_of(const VisionTowerConfig& config) {
+    std::vector<std::int64_t> states;
+    for (const std::int64_t layer : config.select_layers) {
+      states.push_back(ClipVision::layers_for(layer, config.clip.layers));
+    }
+    if (states.empty()) throw RequestError("the vision tower's list of selected layers is empty");
+    return states;
+  }
+
+  std::vector<std::int64_t> states_;
+  bool class_token_;
+  ClipVision clip_;
+};
+
+}  // namespace
+
+std::unique_ptr<VisionTower> make_vision_tower(nn::ModelLayout& layout, const VisionTowerConfig& config,
+                                               const std::string& prefix) {
+  return std::make_unique<ClipTower>(layout, config, prefix);
+}
+
+}  // namespace tessera::models

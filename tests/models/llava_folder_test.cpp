@@ -1,0 +1,80 @@
+#include "tessera/models/llava_folder.hpp"
+
+#include <gtest/gtest.h>
+
+#include "models/golden.hpp"
+#include "support/support.hpp"
+#include "tessera/core/error.hpp"
+
+namespace tessera::models {
+namespace {
+
+using testing_support::golden_model;
+
+TEST(LlavaFolder, TellsItselfFromOtherModels) {
+  for (const char* type : {"llava", "llava_llama", "llava_qwen2", "llava_mpt"}) {
+    EXPECT_TRUE(is_llava_config({{"model_type", type}}));
+  }
+  EXPECT_FALSE(is_llava_config({{"model_type", "llama"}}));
+  EXPECT_FALSE(is_llava_config({{"hidden_size", 3}}));
+}
+
+TEST(LlavaFolder, EveryPublicNamingBecomesTheLayouts) {
+  const std::string tower = "model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias";
+  const std::pair<const char*, std::string> names[] = {
+      {"model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"},
+      {"language_model.model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"},
+      {"model.language_model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"},
+      {"base_model.model.lm_head.weight", "lm_head.weight"},
+      {"language_model.lm_head.weight", "lm_head.weight"},
+      {"multi_modal_projector.linear_2.bias", "model.mm_projector.2.bias"},
+      {"model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias", tower},
+      {"vision_tower.vision_model.pre_layrnorm.bias", tower},
+      {"model.vision_tower.vision_model.pre_layrnorm.bias", tower},
+      {"vision_tower.pre_layrnorm.bias", tower},
+  };
+  for (const auto& [given, wanted] : names) EXPECT_EQ(llava_layout_name(given, "model"), wanted) << given;
+  EXPECT_EQ(llava_layout_name("model.layers.0.self_attn.rotary_emb.inv_freq", "model"), std::nullopt);
+}
+
+TEST(LlavaFolder, OnMptThePartsHangFromTransformer) {
+  const std::pair<const char*, const char*> names[] = {
+      {"transformer.blocks.1.attn.Wqkv.weight", "transformer.blocks.1.attn.Wqkv.weight"},
+      {"language_model.transformer.blocks.1.attn.Wqkv.weight", "transformer.blocks.1.attn.Wqkv.weight"},
+      {"language_model.model.blocks.1.attn.Wqkv.weight", "transformer.blocks.1.attn.Wqkv.weight"},
+      {"model.language_model.wte.weight", "transformer.wte.weight"},
+      {"transformer.mm_projector.weight", "transformer.mm_projector.weight"},
+      {"model.mm_projector.weight", "transformer.mm_projector.weight"},
+      {"multi_modal_projector.linear_1.weight", "transformer.mm_projector.0.weight"},
+      {"vision_tower.vision_model.pre_layrnorm.bias",
+       "transformer.vision_tower.vision_tower.vision_model.pre_layrnorm.bias"},
+      {"model.visual_model.mask_decoder.iou_token.weight", "transformer.visual_model.mask_decoder.iou_token.weight"},
+  };
+  for (const auto& [given, wanted] : names) EXPECT_EQ(llava_layout_name(given, "transformer"), wanted) << given;
+}
+
+TEST(LlavaFolder, TheTowerComesFromItsOwnFolderOrFromTheModels) {
+  const auto weights_of = [](const char* name) {
+    return open_llava_weights(read_llava_folder({golden_model(name), "", ""}));
+  };
+  EXPECT_NE(weights_of("llava_original_llama")
+                ->find("model.vision_tower.vision_tower.vision_model.embeddings.class_embedding"),
+            nullptr);
+  EXPECT_NE(weights_of("llava_original_mpt")
+                ->find("transformer.vision_tower.vision_tower.vision_model.embeddings.class_embedding"),
+            nullptr);
+}
+
+TEST(LlavaFolder, NamesTheFlagThatWouldFindTheTower) {
+  const testing_support::TempDir dir;
+  testing_support::write_file(dir / "config.json", R"({"model_type": "llava", "mm_vision_tower": "no/such-tower"})");
+  try {
+    read_llava_folder({dir.path(), "", ""});
+    ADD_FAILURE() << "accepted";
+  } catch (const RequestError& error) {
+    EXPECT_NE(std::string(error.what()).find("--vision_tower"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace tessera::models

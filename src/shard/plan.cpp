@@ -176,6 +176,7 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
       own.back().push_back(static_cast<int>(groups.size()));
       row.full_bytes += g.sizes.gather;
       row.slice_bytes += g.sizes.shard;
+      if (!part.spec.trained) row.frozen_bytes += g.sizes.shard;
       add_memory(plan.memory, g, request.engine);
       use.bytes.push_back(unit.fused ? 0 : g.sizes.gather);
       groups.push_back(std::move(g));

@@ -24,8 +24,9 @@ struct PlanRequest {
 struct UnitPlan {
   std::string name;
   UnitPolicy policy;
-  std::int64_t full_bytes = 0;   ///< gathered weights; 0 when they are always there
-  std::int64_t slice_bytes = 0;  ///< frozen slice, or trained master
+  std::int64_t full_bytes = 0;    ///< gathered weights; 0 when they are always there
+  std::int64_t slice_bytes = 0;   ///< frozen slice, or trained master
+  std::int64_t frozen_bytes = 0;  ///< of it, frozen
   std::int64_t trained_elements = 0;
   bool backward = false;
   bool fused = false;

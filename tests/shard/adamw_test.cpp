@@ -138,7 +138,8 @@ TEST_F(AdamWTest, AStepCountThatWasReadBackGoesOn) {
 TEST_F(AdamWTest, AGroupThatDoesNotExistIsAnError) {
   bool owns_some = false;
   for (const auto& slice : engine.trained()) owns_some = owns_some || !slice.pieces.empty();
-  ASSERT_TRUE(owns_some);
+  ASSERT_TRUE(owns_some || comm->size() > 4);
+  if (!owns_some) return;  // this rank has padding alone, and nothing to ask about
   EXPECT_THROW(AdamW(engine, kConfig, {{"all", 1e-2, 0.0}}, [](const nn::ParamState&) { return std::size_t{1}; }),
                RunError);
 }

@@ -38,7 +38,9 @@ int run_eval(const std::vector<std::string>& args, Session& session) {
   options.add("baseline_shards", &request.baseline_shards,
               "also score a baseline that answers everything with the mean mask of these training shards", data);
   options.add("seed", &seed, "of weights drawn by --random_init", {.group = "Model", .min = 0});
+  train::bind_inference(options, request.model.engine);
   if (!parse(options, args)) return 0;
+  train::validate(request.model.engine);
 
   Devices devices(session, request.model.precision);
   request.model.precision = devices.precision();

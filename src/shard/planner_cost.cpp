@@ -50,8 +50,12 @@ MemoryEstimate memory_of(const PlannerRequest& request, const EngineConfig& conf
   m.gathered = plan.memory.gathered_peak;
   m.activations = activation_peak(plan, request.work, config.layer_major, config.device.is_cpu());
   m.batches = request.work.batches;
-  if (config.device.is_cpu()) return m;
-  m.host = plan.memory.host;
+  const auto copied = request.snapshot ? m.master + m.optimizer : 0;
+  if (config.device.is_cpu()) {
+    m.snapshot = copied;
+    return m;
+  }
+  m.host = plan.memory.host + copied;
   if (config.offload_optimizer) m.master = m.optimizer = 0;
   for (const auto& unit : plan.units) {
     if (unit.policy.offload) m.frozen -= unit.frozen_bytes;

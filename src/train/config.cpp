@@ -82,9 +82,9 @@ void bind_run(Options& o, TrainConfig& c) {
   o.add("vis_samples", &c.vis_samples, "overlays written by the last validation", {.group = "Run", .min = 0});
   o.add("export_merged", &c.export_merged, "write the merged model folder at the end", run);
   const OptionInfo engine{.group = "Engine"};
-  o.add("gradient_checkpointing", &c.gradient_checkpointing, "recompute activations in backward", engine);
-  o.add("resident_frozen", &c.resident_frozen, "gather frozen weights once and keep them whole", engine);
-  o.add("prefetch", &c.prefetch, "gather the next unit while this one computes", engine);
+  bind(o, c.engine);
+  o.add("trace", &c.trace,
+        "file for a timeline of all ranks in Chrome's trace format, which Perfetto opens; empty: none", engine);
   o.add("comm_timeout_s", &c.comm_timeout_s, "end the job when a collective takes longer",
         {.group = "Engine", .unit = "s", .min = 1});
 }
@@ -107,6 +107,7 @@ void bind(Options& options, TrainConfig& config) {
 }
 
 void validate(const TrainConfig& c) {
+  validate(c.engine);
   if (c.lora_dropout >= 1) throw RequestError("--lora_dropout {} must be below 1", c.lora_dropout);
   if (c.train_scope == "full" && c.lora_r > 0) {
     throw RequestError("--train_scope full trains every parameter: pass --lora_r 0 with it");

@@ -10,6 +10,7 @@
 #include "tessera/image/preprocess.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/lisa_folder.hpp"
+#include "tessera/train/machine.hpp"
 
 namespace tessera::train {
 
@@ -129,8 +130,58 @@ data::InputSpec LoadedModel::input_spec(std::int64_t model_max_length) const {
   return spec;
 }
 
+namespace {
+
+BatchShape one_picture(const models::LisaConfig& c) {
+  BatchShape shape;
+  shape.images = shape.rows = shape.masks = 1;
+  shape.mask_pixels = c.sam.image_size * c.sam.image_size;
+  return shape;
+}
+
+// Training alone has a backward.
+std::function<bool(const nn::Unit&)> backward_of(bool for_training) {
+  if (for_training) return has_backward;
+  return [](const nn::Unit&) { return false; };
+}
+
+struct Machine {
+  std::optional<MemoryLimits> memory;
+  shard::MachineRates rates;
+};
+
+shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, const comm::Fabric& fabric,
+                           c10::Device device, const Machine& machine, bool for_training, const BatchShape& shape) {
+  shard::PlannerRequest request;
+  request.world = fabric.size();
+  request.nodes = fabric.nodes();
+  request.engine.compute = compute_type(config.precision);
+  request.engine.device = device;
+  apply(config.engine, request.engine);
+  if (for_training) check_layer_major(config.engine, shape.micro_batches);
+  request.choices = choices(config.engine, *m.layout);
+  request.micro_batches = shape.micro_batches;
+  request.has_backward = backward_of(for_training);
+  const std::int64_t element = request.engine.compute == shard::ComputeType::f32 ? 4 : 2;
+  request.work = lisa_workload(*m.layout, m.model->config(), shape, element);
+  request.rates = machine.rates;
+  request.snapshot = for_training && config.async_save;
+  if (machine.memory) {
+    request.baseline = machine.memory->baseline;
+    request.budget = machine.memory->budget;
+  }
+  if (const auto budget = config.engine.budget_bytes()) request.budget = budget;
+  return shard::Planner(*m.layout, std::move(request)).choose();
+}
+
+}  // namespace
+
 LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c10::Device device, std::uint64_t seed,
-                       bool for_training, const Log& log) {
+                       bool for_training, const Log& log,
+                       const std::function<BatchShape(const LoadedModel&)>& micro_batch) {
+  Machine machine;
+  machine.rates = measure_rates(fabric, device, compute_type(config.precision));
+  machine.memory = measure_memory(fabric, device);  // after what the probe has drawn in
   std::optional<LoadedModel> loaded;
   std::optional<models::LisaFolder> folder;
   comm::on_every_rank(*fabric.control, [&] {
@@ -142,17 +193,15 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                                .layout = std::make_unique<nn::ModelLayout>(),
                                .model = nullptr,
                                .lora = {},
-                               .engine = nullptr});
+                               .engine = nullptr,
+                               .plan = {}});
     loaded->model = std::make_unique<models::LisaModel>(*loaded->layout, folder->lisa);
     loaded->vision_tower_on_disk = io::find_weights(folder->tower).has_value();
     if (for_training) settle_what_trains(*loaded, config);
-    shard::EngineConfig engine;
-    engine.compute = compute_type(config.precision);
-    engine.device = device;
-    engine.policy.recompute = config.gradient_checkpointing;
-    engine.policy.frozen = config.resident_frozen ? shard::Placement::resident : shard::Placement::world;
-    engine.prefetch = config.prefetch ? 1 : 0;
-    loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, engine);
+    loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
+                               micro_batch ? micro_batch(*loaded) : one_picture(folder->lisa));
+    for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
+    loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
     const auto weights = models::open_lisa_weights(*folder);
     report(loaded->engine->load(*weights, policy_of(*folder, config, seed, fabric.rank())), log);
   });

@@ -123,7 +123,11 @@ StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shar
   if (!gradients.parameter.empty()) {
     metrics.skip_reason = fmt::format("rank {}, parameter {}", gradients.rank, gradients.parameter);
   }
+  const auto update = TraceLog::Clock::now();
   if (!metrics.skipped) optimizer.step(shard::clip_scale(metrics.grad_norm, config.max_grad_norm) / scaler.scale());
+  if (config.trace != nullptr) {
+    config.trace->add(TraceLog::Row::compute, "optimizer", update, TraceLog::Clock::now());
+  }
   scaler.update(gradients.finite);
   engine.end_step();
 

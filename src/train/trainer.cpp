@@ -9,20 +9,21 @@
 
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
-#include "tessera/core/memory.hpp"
 #include "tessera/core/progress.hpp"
 #include "tessera/core/signal.hpp"
+#include "tessera/core/trace.hpp"
 #include "tessera/shard/checkpoint.hpp"
 #include "tessera/shard/checkpoint_writer.hpp"
-#include "tessera/shard/plan.hpp"
 #include "tessera/train/evaluate.hpp"
 #include "tessera/train/export.hpp"
+#include "tessera/train/machine.hpp"
 #include "tessera/train/metrics_log.hpp"
 #include "tessera/train/model_setup.hpp"
 #include "tessera/train/run_plots.hpp"
 #include "tessera/train/schedule.hpp"
 #include "tessera/train/step.hpp"
 #include "tessera/train/tensorboard.hpp"
+#include "train/run_report.hpp"
 
 namespace tessera::train {
 
@@ -35,10 +36,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double mib(std::int64_t bytes) {
-  return static_cast<double>(bytes) / 1048576.0;
-}
-
 class Trainer {
  public:
   Trainer(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log)
@@ -47,14 +44,14 @@ class Trainer {
         fabric_(fabric),
         log_(log),
         folder_(config_.run_dir()),
-        model_(load_model(config_, fabric, device, request.seed, true, log)),
-        shards_(comm::made_everywhere(
-            *fabric.control, [&] { return data::Shards::open(request.loader.shards, "train", requirements()); })),
+        device_(device),
+        model_(load_model(config_, fabric, device, request.seed, true, log,
+                          [this](const LoadedModel& model) { return open_shards(model); })),
         loader_(comm::made_everywhere(*fabric.control,
                                       [&] {
                                         return std::make_unique<data::Loader>(
-                                            request.loader, model_.input_spec(request.loader.model_max_length), shards_,
-                                            request.seed, fabric.rank(), fabric.size());
+                                            request.loader, model_.input_spec(request.loader.model_max_length),
+                                            *shards_, request.seed, fabric.rank(), fabric.size());
                                       })),
         optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps},
                    {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }),
@@ -77,6 +74,7 @@ class Trainer {
       validate_now();
       return ExitStatus::done;
     }
+    start_trace();
     const StopSignal signals;
     // On a terminal one bar that redraws itself; in a job's log a line every print_freq steps.
     const auto style = progress_style(fabric_.rank());
@@ -95,12 +93,14 @@ class Trainer {
       save(due || stop, best);
       if (stop && !last) {
         finish_saving();
+        close_measurements();
         log_.info("stopped by a signal after step {}; run again with --resume auto to go on", step_);
         return ExitStatus::requeue;
       }
     }
     bar_.reset();
     finish_saving();
+    close_measurements();
     finish();
     return ExitStatus::done;
   }
@@ -121,22 +121,36 @@ class Trainer {
       log_.warn("--warmup_steps {} is not below the {} steps of this run: the learning rate never reaches --lr",
                 config_.warmup_steps, config_.total_steps());
     }
-    shard::PlanRequest plan_request;
-    plan_request.world = fabric_.size();
-    plan_request.engine = model_.engine->config();
-    plan_request.micro_batches = loader_->shape().own();
-    plan_request.has_backward = has_backward;
-    const auto plan = shard::make_plan(*model_.layout, plan_request);
-    const auto held = model_.engine->memory();
     log_.info("model: {} parameters, {} trained; {} ranks, {} images a step in {} micro-batches",
               model_.layout->total_elements(), model_.layout->trainable_elements(), fabric_.size(),
               loader_->shape().images(), loader_->shape().micro_batches);
-    log_.info(
-        "memory per rank: {:.2f} MiB of parameters, gradients and optimiser states (1/{} of {:.2f} MiB), at most "
-        "{:.2f} MiB gathered by plan",
-        mib(held.sharded()), fabric_.size(), mib(plan.whole_state), mib(plan.memory.gathered_peak));
-    log_.info("traffic per rank and step by plan: {:.2f} MiB gathered, {:.2f} MiB reduced", mib(plan.gathered_sent),
-              mib(plan.reduced_sent));
+    log_plan(log_, model_.plan, fabric_.size());
+  }
+
+  // The largest micro-batch that the shards can give, for the plan.
+  BatchShape open_shards(const LoadedModel& model) {
+    const auto& loader = request_.loader;
+    shards_.emplace(data::Shards::open(loader.shards, "train", {model.tokenizer.content_hash(), {}}));
+    const auto steps = data::step_shape(loader, fabric_.rank(), fabric_.size());
+    return batch_shape(*shards_, steps.batch_size, model.input_spec(loader.model_max_length), steps.own(),
+                       loader.prefetch_mib << 20);
+  }
+
+  void start_trace() {
+    if (config_.trace.empty()) return;
+    constexpr std::size_t kSpans = 1'000'000;  // of all ranks: the file is to stay readable
+    fabric_.control->barrier();
+    trace_.emplace(TraceLog::Clock::now(), kSpans / static_cast<std::size_t>(fabric_.size()));
+    model_.engine->set_trace(&*trace_);
+  }
+
+  void close_measurements() {
+    if (config_.eval_only) return;
+    log_outcome(log_, model_.plan, {model_.engine->memory(), peak_memory_in_use(device_), loader_->peak_bytes()},
+                figures_);
+    if (!trace_) return;
+    model_.engine->set_trace(nullptr);
+    write_trace(config_.trace, *trace_, *fabric_.control, log_);
   }
 
   // The newest whole checkpoint of this run, or the one asked for; empty to start anew.
@@ -187,6 +201,7 @@ class Trainer {
     const auto start = Clock::now();
     const std::int64_t step = step_ + 1;
     auto batches = loader_->next();
+    if (trace_) trace_->add(TraceLog::Row::wait, "data", start, Clock::now());
     std::vector<models::LisaBatch> micro;
     for (auto& m : batches.micro) micro.push_back(std::move(m.batch));
     const double factor = learning_rate_factor(
@@ -199,6 +214,7 @@ class Trainer {
     step_config.global_normalization = config_.loss_normalization == "global";
     step_config.max_grad_norm = config_.max_grad_norm;
     step_config.seed = request_.seed;
+    step_config.trace = trace_ ? &*trace_ : nullptr;
     auto metrics = run_step(*model_.model, *model_.engine, optimizer_, micro, step, step_config, scaler_);
     const auto after = traffic();
     metrics.bytes_gathered = after.first - before.first;
@@ -207,8 +223,10 @@ class Trainer {
     metrics.data_wait_s = batches.data_wait_s;
     metrics.save_stall_s = writer_.take_stall();
     metrics.comm_wait_s = model_.engine->take_comm_wait();
-    metrics.peak_bytes = peak_memory_bytes();
+    metrics.peak_bytes = peak_memory_in_use(device_);
     metrics.step_s = seconds_since(start);
+    if (trace_) trace_->add(TraceLog::Row::step, fmt::format("step {}", step), start, Clock::now());
+    figures_.add(metrics.step_s, metrics.comm_wait_s, metrics.bytes_gathered, metrics.bytes_reduced);
     step_ = step;
     record(metrics);
     count_skipped(metrics);
@@ -219,7 +237,8 @@ class Trainer {
       const auto found = c.counters().find(kind);
       return found == c.counters().end() ? std::int64_t{0} : found->second.sent;
     };
-    return {sent(*fabric_.gather, "all_gather"), sent(*fabric_.reduce, "reduce_scatter")};
+    const auto in_node = fabric_.node_gather != nullptr ? sent(*fabric_.node_gather, "all_gather") : std::int64_t{0};
+    return {sent(*fabric_.gather, "all_gather") + in_node, sent(*fabric_.reduce, "reduce_scatter")};
   }
 
   void record(const StepMetrics& m) {
@@ -307,7 +326,7 @@ class Trainer {
     if (bar_) bar_->clear();
     for (const auto& folder : saved.folders) {
       log_.info("checkpoint {}: {:.1f} MiB written in {:.2f} s, known to be whole {:.2f} s after its step",
-                folder.string(), mib(saved.bytes), saved.write_s, saved.known_s);
+                folder.string(), static_cast<double>(saved.bytes) / 1048576.0, saved.write_s, saved.known_s);
     }
   }
 
@@ -324,8 +343,11 @@ class Trainer {
   comm::Fabric fabric_;
   Log log_;
   fs::path folder_;
+  c10::Device device_;
+  std::optional<data::Shards> shards_;
+  std::optional<TraceLog> trace_;  // outlives the engine, which writes into it
+  StepFigures figures_;
   LoadedModel model_;
-  data::Shards shards_;
   std::unique_ptr<data::Loader> loader_;
   std::optional<data::Shards> val_shards_;
   std::optional<data::EvalLoader> val_loader_;

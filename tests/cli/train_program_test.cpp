@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "cli/toy_run.hpp"
@@ -65,13 +67,90 @@ TEST_F(TrainTest, LoraTrainingHasTheSameLossesOnOneToFourRanks) {
 }
 
 TEST_F(TrainTest, GradientCheckpointingChangesNothing) {
-  expect_ok(toy->train(2, "recompute", "--lora_r 4 --max_steps 5 --export_merged false"));
-  expect_ok(toy->train(2, "keep", "--lora_r 4 --max_steps 5 --export_merged false --gradient_checkpointing false"));
-  expect_ok(
-      toy->train(2, "resident", "--lora_r 4 --max_steps 5 --export_merged false --resident_frozen --no_prefetch"));
+  const std::string flags = "--lora_r 4 --max_steps 5 --export_merged false --keep_mib 0 ";
+  expect_ok(toy->train(2, "recompute", flags + "--placement world --recompute all"));
+  expect_ok(toy->train(2, "keep", flags + "--placement world --gradient_checkpointing false"));
+  expect_ok(toy->train(2, "resident", flags + "--resident_frozen --prefetch 0"));
   EXPECT_LT(largest_difference(toy->metric("recompute", "loss"), toy->metric("keep", "loss")), 1e-6);
   EXPECT_LT(largest_difference(toy->metric("recompute", "loss"), toy->metric("resident", "loss")), 1e-6);
   EXPECT_LT(toy->metric("resident", "bytes_gathered").at(3), toy->metric("recompute", "bytes_gathered").at(3));
+}
+
+TEST_F(TrainTest, EveryWayToSpendMemoryHasTheSameLosses) {
+  const std::string flags = "--lora_r 4 --max_steps 4 --export_merged false ";
+  const auto planned = toy->train(2, "planned", flags);
+  expect_ok(planned);
+  EXPECT_NE(planned.output.find("plan: frozen weights resident"), std::string::npos) << planned.output;
+  const std::vector<std::pair<std::string, std::string>> ways{
+      {"sharded", "--placement world --keep_mib 0 --prefetch 2"},
+      {"kept", "--placement world --keep_mib 64"},
+      {"node", "--placement node --keep_mib 0"},
+      {"half", "--recompute 0.5"},
+      {"named", "--recompute layers.1"},
+      {"together", "--placement world --layer_major 3 --keep_mib 0"},
+      {"host", "--offload_frozen true --offload_optimizer true"},
+  };
+  for (const auto& [name, extra] : ways) {
+    const auto result = toy->train(2, name, flags + extra);
+    expect_ok(result);
+    EXPECT_LT(largest_difference(toy->metric("planned", "loss"), toy->metric(name, "loss")), 1e-6) << name;
+  }
+  auto gathered = [](const std::string& name) { return toy->metric(name, "bytes_gathered").at(3); };
+  EXPECT_LT(gathered("planned"), gathered("sharded"));
+  EXPECT_LT(gathered("kept"), gathered("sharded"));
+  EXPECT_LT(gathered("together"), 0.6 * gathered("sharded"));
+  expect_ok(toy->train(2, "order_free", flags + "--reproducible false"));
+  EXPECT_LT(largest_difference(toy->metric("planned", "loss"), toy->metric("order_free", "loss")), 1e-4);
+}
+
+TEST_F(TrainTest, TheBudgetDecidesAndTheLogSetsThePredictionBesideTheRun) {
+  const std::string flags = "--lora_r 4 --max_steps 3 --export_merged false ";
+  const auto roomy = toy->train(2, "roomy", flags);
+  expect_ok(roomy);
+  for (const char* words : {"predicted beside measured", "gathered in a step", "peak of a rank by plan", "plan: "}) {
+    EXPECT_NE(roomy.output.find(words), std::string::npos) << words << roomy.output;
+  }
+  expect_refused(toy->train(2, "starved", flags + "--memory_budget 0.01"), {"--memory_budget", "smallest"});
+  expect_refused(toy->train(2, "uneven", flags + "--layer_major 4"), {"--layer_major 4", "6"});
+  expect_refused(toy->train(2, "unnamed", flags + "--recompute layer.7"), {"--recompute", "layer.7"});
+}
+
+TEST_F(TrainTest, ATraceHoldsTheWorkOfEveryRank) {
+  const auto file = toy->dir() / "trace.json";
+  expect_ok(toy->train(
+      2, "traced",
+      "--lora_r 4 --max_steps 2 --export_merged false --placement world --keep_mib 0 --trace " + file.string()));
+  const auto trace = nlohmann::json::parse(testing_support::read_file(file));
+  std::set<std::string> seen;
+  for (const auto& event : trace.at("traceEvents")) {
+    if (event.at("ph") != "X") continue;
+    const auto name = event.at("name").get<std::string>();
+    const auto rank = std::to_string(event.at("pid").get<int>());
+    seen.insert(rank + "/" + std::to_string(event.at("tid").get<int>()));
+    seen.insert(rank + " " + name.substr(0, name.find(' ')));
+    EXPECT_GE(event.at("ts").get<double>(), 0.0);
+    EXPECT_GE(event.at("dur").get<double>(), 0.0);
+  }
+  for (const std::string rank : {"0", "1"}) {
+    for (const std::string row : {"/0", "/1", "/2", "/3", " forward", " backward", " step", " data", " optimizer"}) {
+      EXPECT_TRUE(seen.contains(rank + row)) << rank << row;
+    }
+  }
+}
+
+TEST_F(TrainTest, PlansForMachinesThatAreNotThere) {
+  const auto plan = toy->tessera(0,
+                                 "plan --model lisa-13b --ranks 64 --gpus_per_node 8 --link_gbs 50 --node_link_gbs 450 "
+                                 "--memory_gib 80 --tflops 400");
+  expect_ok(plan);
+  for (const char* words : {"13,999,497,520", "365,853,156", "frozen weights", "matrix products", "step  ", "plan  "}) {
+    EXPECT_NE(plan.output.find(words), std::string::npos) << words << plan.output;
+  }
+  const auto small = toy->tessera(0, "plan --model lisa-13b --ranks 64 --gpus_per_node 8 --memory_gib 24");
+  expect_ok(small);
+  EXPECT_NE(small.output, plan.output);
+  expect_refused(toy->tessera(0, "plan --model lisa-13b --ranks 8 --memory_gib 2"), {"--memory_budget", "smallest"});
+  expect_refused(toy->tessera(0, "plan --model lisa-7b --ranks 8 --gpus_per_node 3"), {"--gpus_per_node"});
 }
 
 TEST_F(TrainTest, AKilledRunGoesOnFromItsCheckpointAsIfNothingHadHappened) {
@@ -180,8 +259,8 @@ TEST_F(TrainTest, TheRunFolderHoldsWhatTheContractNames) {
 }
 
 TEST_F(TrainTest, MemoryPerRankIsPrintedAndShrinksWithTheRanks) {
-  const auto one = toy->train(1, "memory1", "--lora_r 4 --max_steps 1 --export_merged false");
-  const auto four = toy->train(4, "memory4", "--lora_r 4 --max_steps 1 --export_merged false");
+  const auto one = toy->train(1, "memory1", "--lora_r 4 --max_steps 1 --export_merged false --placement world");
+  const auto four = toy->train(4, "memory4", "--lora_r 4 --max_steps 1 --export_merged false --placement world");
   auto mib = [](const std::string& text) {
     const auto at = text.find("memory per rank: ");
     return at == std::string::npos ? -1.0 : std::stod(text.substr(at + 17));

@@ -51,7 +51,7 @@ TEST(TrainConfig, DefaultsAreTheReferences) {  // LISA train_ds.py, parse_args
   EXPECT_EQ(c.log_base_dir, "./runs");
   EXPECT_EQ(c.exp_name, "lisa");
   EXPECT_EQ(c.run_dir(), "./runs/lisa");
-  EXPECT_TRUE(c.train_mask_decoder && c.gradient_checkpointing && c.auto_resume);
+  EXPECT_TRUE(c.train_mask_decoder && c.engine.gradient_checkpointing && c.auto_resume);
   EXPECT_FALSE(c.no_eval || c.eval_only);
   EXPECT_TRUE(c.resume.empty());
   EXPECT_NO_THROW(validate(c));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tessera/core/options.hpp"
+#include "tessera/train/engine_flags.hpp"
 
 namespace tessera::train {
 
@@ -61,10 +62,9 @@ struct TrainConfig {
   std::int64_t vis_samples = 8;
   bool export_merged = true;
   // engine
-  bool gradient_checkpointing = true;
-  bool resident_frozen = false;
-  bool prefetch = true;
+  EngineFlags engine;
   double comm_timeout_s = 600;
+  std::string trace;  ///< file for a timeline of all ranks; empty: none
 
   std::int64_t total_steps() const noexcept { return max_steps > 0 ? max_steps : epochs * steps_per_epoch; }
   std::int64_t checkpoints_kept() const noexcept { return keep_last.value_or(save_total_limit); }

@@ -3,6 +3,7 @@
 /// What trains is settled here, from the flags. Collective.
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "tessera/shard/engine.hpp"
 #include "tessera/text/tokenizer.hpp"
 #include "tessera/train/config.hpp"
+#include "tessera/train/workload.hpp"
 
 namespace tessera::train {
 
@@ -31,15 +33,20 @@ struct LoadedModel {
   std::optional<adapt::Lora> lora;
   std::unique_ptr<shard::Engine> engine;
   std::uint64_t frozen_digest = 0;
+  shard::RunPlan plan;  ///< the engine's configuration, why it is so, and what was predicted
 
   /// Sizes that the data must have for this model.
   data::InputSpec input_spec(std::int64_t model_max_length) const;
 };
 
 /// `for_training` false: nothing trains and no adapter is added (evaluation of a finished folder).
-/// Throws RequestError naming the folder, file, tensor or flag.
+/// How the engine is configured follows from config.engine, the memory there is and the work of the largest
+/// micro-batch, for which `micro_batch` is asked once tokenizer and shapes are there (on every rank, without
+/// communication); without it: one picture with one conversation, one micro-batch a step. Throws RequestError naming
+/// the folder, file, tensor or flag.
 LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c10::Device device, std::uint64_t seed,
-                       bool for_training, const Log& log);
+                       bool for_training, const Log& log,
+                       const std::function<BatchShape(const LoadedModel&)>& micro_batch = {});
 
 /// Names of --precision. Throws RequestError.
 shard::ComputeType compute_type(const std::string& precision);

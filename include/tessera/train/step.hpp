@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "tessera/core/trace.hpp"
 #include "tessera/models/lisa.hpp"
 #include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
@@ -18,7 +19,8 @@ struct StepConfig {
   /// alike, as the reference has it.
   bool global_normalization = true;
   double max_grad_norm = 1.0;
-  std::uint64_t seed = 0;  ///< of dropout
+  std::uint64_t seed = 0;     ///< of dropout
+  TraceLog* trace = nullptr;  ///< gets the optimiser's span, if there is one
 };
 
 /// The batch's tensors where the engine computes, pictures in its compute type. A batch that is there already is

@@ -169,7 +169,8 @@ TEST(RunParallel, DoesEachPieceOnceAndThrowsTheFirstError) {
       });
     });
     EXPECT_EQ(text, "piece 50");
-    EXPECT_LT(done, 100'000);
+    // Others may be ahead of the one that fails by as much as the scheduler likes; alone, nothing comes after it.
+    if (threads == 1) EXPECT_EQ(done, 51);
   }
   run_parallel(0, 4, [](std::size_t) { FAIL(); });
 }

@@ -170,7 +170,9 @@ TEST(RunParallel, DoesEachPieceOnceAndThrowsTheFirstError) {
     });
     EXPECT_EQ(text, "piece 50");
     // Others may be ahead of the one that fails by as much as the scheduler likes; alone, nothing comes after it.
-    if (threads == 1) EXPECT_EQ(done, 51);
+    if (threads == 1) {
+      EXPECT_EQ(done, 51);
+    }
   }
   run_parallel(0, 4, [](std::size_t) { FAIL(); });
 }

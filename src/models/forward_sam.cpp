@@ -136,18 +136,19 @@ class SamForward final : public ForwardModel {
     Result result;
     const at::Tensor embeddings = encode(pixels, runner, result.outputs);
     if (given.points.defined() || given.boxes.defined()) check_grid(embeddings);
-    std::vector<std::string> names;
-    const nn::Tensors out = runner.run(unit_, {embeddings}, [this, given, &names](const nn::Tensors& in) {
+    // Shared, not borrowed: backward may run the unit again after this function has returned.
+    const auto names = std::make_shared<std::vector<std::string>>();
+    const nn::Tensors out = runner.run(unit_, {embeddings}, [this, given, names](const nn::Tensors& in) {
       nn::Tensors values;
-      names.clear();
+      names->clear();
       for (auto& [name, value] : decode_user_prompts(prompts_, decoder_, given, in.at(0))) {
-        names.push_back(name);
+        names->push_back(name);
         values.push_back(value);
       }
       return values;
     });
     NamedTensors found{{"image_embeddings", embeddings}};
-    for (std::size_t i = 0; i < names.size(); ++i) found.emplace_back(names[i], out.at(i));
+    for (std::size_t i = 0; i < names->size(); ++i) found.emplace_back(names->at(i), out.at(i));
     finish_user(result, found, given, config_.image_size);
     return result;
   }

@@ -193,7 +193,6 @@ shard::PlannerRequest request_of(const PlanFlags& f, const nn::ModelLayout& layo
   // fp32 is the CPUs' arithmetic here, where host memory is no other memory.
   const bool cpu = request.engine.compute == shard::ComputeType::f32;
   request.engine.device = c10::Device(cpu ? c10::DeviceType::CPU : c10::DeviceType::CUDA, 0);
-  request.engine.prefetch = static_cast<int>(f.engine.prefetch);
   request.engine.layer_major = static_cast<int>(f.engine.layer_major);
   request.engine.reproducible = f.engine.reproducible == "auto" ? cpu : f.engine.reproducible == "true";
   train::check_layer_major(f.engine, f.grad_accumulation_steps);

@@ -54,6 +54,7 @@ void Llama::add_embedding(nn::ModelLayout& layout) {
   const nn::Scope scope(layout, embedding_unit_, "model");
   embedding_ = nn::Embedding(scope, "embed_tokens", config_.vocab_size, config_.hidden_size,
                              nn::Init::normal(config_.initializer_range));
+  layout.mark_row_matrix(embedding_unit_, embedding_.weight());
 }
 
 void Llama::add_decoder(nn::ModelLayout& layout) {
@@ -70,6 +71,7 @@ void Llama::add_decoder(nn::ModelLayout& layout) {
                  ? nn::Linear::tied("lm_head", embedding_.weight())
                  : nn::Linear(nn::Scope(layout, head_unit_, ""), "lm_head", config_.hidden_size, config_.vocab_size,
                               false, nn::Init::normal(config_.initializer_range));
+  if (!config_.tie_word_embeddings) layout.mark_row_matrix(head_unit_, lm_head_.state().weight);
 }
 
 at::Tensor Llama::embed(const at::Tensor& ids, nn::UnitRunner& runner) const {

@@ -87,6 +87,7 @@ void Mpt::add_embedding(nn::ModelLayout& layout) {
   layout.mark_light(embedding_unit_, /*backward_reads_weights=*/false);
   embedding_ = nn::Embedding(nn::Scope(layout, embedding_unit_, "transformer"), "wte", config_.vocab_size,
                              config_.hidden_size, nn::Init::normal(config_.initializer_range));
+  layout.mark_row_matrix(embedding_unit_, embedding_.weight());
 }
 
 void Mpt::add_decoder(nn::ModelLayout& layout) {
@@ -103,6 +104,7 @@ void Mpt::add_decoder(nn::ModelLayout& layout) {
                  ? nn::Linear::tied("lm_head", embedding_.weight())
                  : nn::Linear(nn::Scope(layout, head_unit_, ""), "lm_head", config_.hidden_size, config_.vocab_size,
                               false, nn::Init::normal(config_.initializer_range));
+  if (!config_.tie_word_embeddings) layout.mark_row_matrix(head_unit_, lm_head_.state().weight);
 }
 
 at::Tensor Mpt::embed(const at::Tensor& ids, nn::UnitRunner& runner) const {

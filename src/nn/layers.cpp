@@ -25,6 +25,11 @@ std::optional<at::Tensor> optional_value(const Param& param) {
   return param ? std::optional<at::Tensor>(param->value()) : std::nullopt;
 }
 
+/// No gradient of it is wanted.
+bool constant(const ParamState& weight) {
+  return weight.by_rows() || !weight.value().requires_grad();
+}
+
 }  // namespace
 
 Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias)
@@ -53,12 +58,16 @@ Linear Linear::tied(std::string name, Param weight) {
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x, const ForwardContext& ctx) const {
+  if (state_->weight->by_rows() && !state_->adapter && !state_->bias) return linear_by_rows(x, *state_->weight);
   const at::Tensor base = nn::linear(x, state_->weight->value(), optional_value(state_->bias));
   return state_->adapter ? state_->adapter->apply(x, base, ctx) : base;
 }
 
 at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const {
-  if (!state_->adapter && !state_->bias) return linear_cross_entropy_sum(x, state_->weight->value(), targets);
+  if (!state_->adapter && !state_->bias) {
+    if (constant(*state_->weight)) return linear_cross_entropy_sum_by_rows(x, *state_->weight, targets);
+    return linear_cross_entropy_sum(x, state_->weight->value(), targets);
+  }
   return at::cross_entropy_loss((*this)(x, ctx).to(at::kFloat), targets, {}, at::Reduction::Sum);
 }
 
@@ -66,7 +75,7 @@ Embedding::Embedding(const Scope& scope, std::string_view name, std::int64_t cou
     : weight_(scope.child(name).param("weight", {count, dim}, init)) {}
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
-  return nn::embedding(weight_->value(), ids);
+  return constant(*weight_) ? embedding_by_rows(*weight_, ids) : nn::embedding(weight_->value(), ids);
 }
 
 LayerNorm::LayerNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps)

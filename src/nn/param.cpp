@@ -16,6 +16,7 @@ Init Init::fan_in(std::int64_t fan_in) {
 
 struct ParamState::Slot {
   at::Tensor value;
+  std::function<void(const RowsFn&)> visit;
 };
 
 ParamState::ParamState() : slot_(std::make_unique<Slot>()) {}
@@ -28,6 +29,7 @@ std::int64_t ParamState::numel() const noexcept {
 }
 
 const at::Tensor& ParamState::value() const {
+  if (slot_->visit) throw RunError("nn: weight '{}' is read by rows; use ParamState::visit_rows", name);
   if (!slot_->value.defined()) {
     throw RunError("nn: weight '{}' is used while its unit is not gathered; call it inside UnitRunner::run", name);
   }
@@ -39,6 +41,17 @@ void ParamState::bind(at::Tensor value) {
 }
 void ParamState::unbind() {
   slot_->value.reset();
+  slot_->visit = nullptr;
+}
+void ParamState::visit_rows(const RowsFn& fn) const {
+  if (slot_->visit) return slot_->visit(fn);
+  fn(value(), 0);
+}
+void ParamState::bind_rows(std::function<void(const RowsFn&)> visit) {
+  slot_->visit = std::move(visit);
+}
+bool ParamState::by_rows() const noexcept {
+  return slot_->visit != nullptr;
 }
 bool ParamState::bound() const noexcept {
   return slot_->value.defined();

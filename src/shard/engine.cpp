@@ -18,38 +18,20 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
       fabric(fabric_in),
       config(std::move(config_in)),
       pool(config.device, [this](std::size_t n) { return fabric.gather->allocate(n); }),
-      copies(config.device) {
+      copies(config.device),
+      row_bytes(row_block_bytes(layout, config)) {
+  units.resize(layout.units().size());
+  for (std::size_t u = 0; u < layout.units().size(); ++u) add_unit(u);
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
-    const auto& unit = layout.units()[u];
-    const auto& policy = config.policy_of(u);
-    UnitState s;
-    s.fused = unit.fused;
-    s.needs_graph = unit.adapted;
-    s.recompute = policy.recompute;
-    s.reads_in_backward = policy.recompute || unit.backward_reads_weights;
-    for (const auto& part : parts_of(unit, policy, config)) {
-      if (part.spec.trained && !unit.fused && !s.recompute && config.reproducible && config.layer_major > 1) {
-        throw RequestError(
-            "micro-batches that run layer by layer have the same bits as one by one only if unit '{}' is recomputed in "
-            "backward: turn gradient checkpointing on, or reproducible sums off",
-            unit.name);
-      }
-      s.needs_graph = s.needs_graph || part.spec.trained;
-      s.groups.push_back(static_cast<int>(groups.size()));
-      groups.push_back(std::make_unique<Group>(part.params, part.spec, fabric, copies));
-      group_unit.push_back(static_cast<int>(u));
-      use.bytes.push_back(unit.fused ? 0 : groups.back()->sizes().gather);
+    for (const auto id : layout.units()[u].borrows) {
+      const auto& owner = units.at(static_cast<std::size_t>(id));
+      auto& s = units[u];
+      s.groups.insert(s.groups.end(), owner.groups.begin(), owner.groups.end());
+      s.by_rows.insert(s.by_rows.end(), owner.by_rows.begin(), owner.by_rows.end());
+      s.needs_graph = s.needs_graph || owner.needs_graph;
     }
-    units.push_back(std::move(s));
   }
-  for (std::size_t u = 0; u < units.size(); ++u) {
-    for (const auto owner : layout.units()[u].borrows) {
-      const auto own = units.at(static_cast<std::size_t>(owner)).groups;
-      units[u].groups.insert(units[u].groups.end(), own.begin(), own.end());
-      units[u].needs_graph = units[u].needs_graph || units[static_cast<std::size_t>(owner)].needs_graph;
-    }
-    use.of_unit.push_back(units[u].fused ? std::vector<int>{} : units[u].groups);
-  }
+  for (const auto& s : units) use.of_unit.push_back(s.fused ? std::vector<int>{} : s.groups);
   for (auto& g : groups) {
     if (!g->trained()) continue;
     TrainedSlice slice;
@@ -63,6 +45,54 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
   }
   issued.resize(groups.size());
   anchor = at::ones({1}, at::TensorOptions().device(config.device)).set_requires_grad(true);
+}
+
+int Engine::Impl::add_group(std::size_t unit, const GroupPart& part) {
+  groups.push_back(std::make_unique<Group>(part, fabric, copies));
+  group_unit.push_back(static_cast<int>(unit));
+  use.bytes.push_back(part.spec.fused ? 0 : groups.back()->sizes().gather);
+  return static_cast<int>(groups.size()) - 1;
+}
+
+void Engine::Impl::add_unit(std::size_t index) {
+  const auto& unit = layout.units()[index];
+  const auto& policy = config.policy_of(index);
+  UnitState s;
+  s.fused = unit.fused;
+  s.needs_graph = unit.adapted;
+  s.recompute = policy.recompute;
+  s.reads_in_backward = policy.recompute || unit.backward_reads_weights;
+  const auto parts = parts_of(unit, policy, config, row_bytes);
+  for (const auto& part : parts.whole) {
+    if (part.spec.trained && !unit.fused && !s.recompute && config.reproducible && config.layer_major > 1) {
+      throw RequestError(
+          "micro-batches that run layer by layer have the same bits as one by one only if unit '{}' is recomputed in "
+          "backward: turn gradient checkpointing on, or reproducible sums off",
+          unit.name);
+    }
+    s.needs_graph = s.needs_graph || part.spec.trained;
+    s.groups.push_back(add_group(index, part));
+  }
+  if (!parts.blocks.empty()) s.by_rows.push_back(row_matrices.size());
+  units[index] = std::move(s);
+  if (!parts.blocks.empty()) add_rows(index, parts.blocks);
+}
+
+void Engine::Impl::add_rows(std::size_t index, const std::vector<GroupPart>& blocks) {
+  RowMatrix matrix{blocks.front().params.front(), {}};
+  for (const auto& block : blocks) {
+    UnitState s;
+    s.groups.push_back(add_group(index, block));
+    matrix.calls.push_back(static_cast<nn::UnitId>(units.size()));
+    block_unit.push_back(static_cast<int>(index));
+    units.push_back(std::move(s));
+  }
+  row_matrices.push_back(std::move(matrix));
+}
+
+const std::string& Engine::Impl::name(nn::UnitId call) const {
+  const auto own = static_cast<nn::UnitId>(layout.units().size());
+  return layout.unit(is_block(call) ? block_unit.at(static_cast<std::size_t>(call - own)) : call).name;
 }
 
 Engine::Engine(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config)
@@ -227,11 +257,25 @@ void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void
     for (const auto& t : g.layout().tensors()) t.param->bind(full.narrow(0, t.offset, t.numel).view(t.param->shape));
     masters.emplace_back(std::move(block), full);
   }
+  for (const auto index : s.by_rows) masters.emplace_back(e.gather_rows(e.row_matrices[index]));
   fn();
+  for (const auto index : s.by_rows) e.row_matrices[index].param->unbind();
   for (const int id : s.groups) {
     e.group(id).unbind_params();
     e.group(id).release();
   }
+}
+
+// All blocks side by side, bound as a whole matrix.
+std::pair<BufferPool::Block, at::Tensor> Engine::Impl::gather_rows(const RowMatrix& matrix) {
+  const auto& first = group(state(matrix.calls.front()).groups.front());
+  const auto& param = *matrix.param;
+  auto memory = pool.take(param.numel() * static_cast<std::int64_t>(c10::elementSize(first.spec().compute)));
+  at::Tensor full = at::from_blob(memory.data(), param.shape, first.rows().options());
+  visit_rows(matrix,
+             [&](const at::Tensor& rows, std::int64_t begin) { full.narrow(0, begin, rows.size(0)).copy_(rows); });
+  matrix.param->bind(full);
+  return {std::move(memory), std::move(full)};
 }
 
 void Engine::with_gradients(nn::UnitId unit, const std::function<void(const nn::ParamState&, const at::Tensor&)>& fn) {

@@ -14,7 +14,8 @@ namespace tessera::shard {
 
 struct Engine::Impl final : BackwardHooks {
   struct UnitState {
-    std::vector<int> groups;  // frozen first, then trained, then those it borrows
+    std::vector<int> groups;           // frozen first, then trained, then those it borrows
+    std::vector<std::size_t> by_rows;  // row matrices that its function visits
     bool fused = false;
     bool needs_graph = false;  // something of its own or an adapter on it trains
     bool recompute = true;
@@ -22,6 +23,11 @@ struct Engine::Impl final : BackwardHooks {
     int entered = 0;  // micro-batches whose backward has entered this unit in this pass …
     int left = 0;     // … and left it
     TraceLog::Clock::time_point backward_since{};
+  };
+  // A matrix that is gathered block by block of rows. Each block is a call of the schedule, as a unit is.
+  struct RowMatrix {
+    nn::Param param;
+    std::vector<nn::UnitId> calls;  // ids behind the layout's units
   };
   // What was issued, for the comparison of the ranks.
   enum class Event : std::uint8_t { gather, reduce };
@@ -32,13 +38,19 @@ struct Engine::Impl final : BackwardHooks {
   void leave_backward(nn::UnitId unit) override;
 
   UnitState& state(nn::UnitId unit) { return units.at(static_cast<std::size_t>(unit)); }
+  bool is_block(nn::UnitId call) const { return static_cast<std::size_t>(call) >= layout.units().size(); }
   Group& group(int id) { return *groups[static_cast<std::size_t>(id)]; }
-  const std::string& name(nn::UnitId unit) const { return layout.unit(unit).name; }
+  const std::string& name(nn::UnitId call) const;  // of a unit, or of the unit whose rows the call gathers
   std::string event_name(std::size_t index) const;
 
   void open_pass(Pass which, int micro_batches);
   void acquire(nn::UnitId unit);
   void release(nn::UnitId unit);
+  void visit_rows(const RowMatrix& matrix, const nn::RowsFn& fn);
+  std::pair<BufferPool::Block, at::Tensor> gather_rows(const RowMatrix& matrix);
+  void add_unit(std::size_t index);
+  void add_rows(std::size_t index, const std::vector<GroupPart>& blocks);
+  int add_group(std::size_t unit, const GroupPart& part);
   void follow(nn::UnitId unit);
   Schedule* schedule();  // of the running pass; null in free order
   void gather(int group);
@@ -60,8 +72,11 @@ struct Engine::Impl final : BackwardHooks {
   BufferPool pool;
   CopyStream copies;
   std::vector<std::unique_ptr<Group>> groups;
-  std::vector<int> group_unit;  // the unit each group belongs to
-  std::vector<UnitState> units;
+  std::vector<int> group_unit;   // the unit each group belongs to
+  std::vector<UnitState> units;  // of the layout, then one for each block of rows
+  std::vector<RowMatrix> row_matrices;
+  std::vector<int> block_unit;  // the unit each block of rows belongs to
+  std::int64_t row_bytes;       // of a block
   GroupUse use;
   std::vector<TrainedSlice> trained_slices;
   std::vector<int> reducing;  // groups whose reduction is under way

@@ -64,18 +64,37 @@ void Engine::Impl::acquire(nn::UnitId unit) {
       if (moved) span(TraceLog::Row::gather, name(unit), issued[static_cast<std::size_t>(id)]);
     }
   });
-  for (const int id : s.groups) group(id).bind_params();
+  const bool block = is_block(unit);
+  for (const int id : s.groups) {
+    if (!block) group(id).bind_params();
+  }
+  for (const auto index : s.by_rows) {
+    row_matrices[index].param->bind_rows([this, index](const nn::RowsFn& fn) { visit_rows(row_matrices[index], fn); });
+  }
   if (const auto* order = schedule()) {
     for (const int id : order->ahead(position)) gather(id);
+  }
+}
+
+void Engine::Impl::visit_rows(const RowMatrix& matrix, const nn::RowsFn& fn) {
+  for (const auto call : matrix.calls) {
+    fabric.gather->progress();
+    acquire(call);
+    const auto& block = group(state(call).groups.front());
+    const auto& placed = block.layout().tensors().front();
+    fn(block.rows(), placed.begin / (placed.numel / placed.shape.front()));
+    release(call);
   }
 }
 
 void Engine::Impl::release(nn::UnitId unit) {
   auto& s = state(unit);
   if (s.fused) return;
+  const bool block = is_block(unit);
   for (const int id : s.groups) {
-    if (--group(id).users == 0) group(id).unbind_params();
+    if (--group(id).users == 0 && !block) group(id).unbind_params();
   }
+  for (const auto index : s.by_rows) row_matrices[index].param->unbind();
   trim_idle();
 }
 

@@ -59,9 +59,9 @@ std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& sh
 
 }  // namespace
 
-Group::Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric,
-             const CopyStream& copies)
-    : spec_(spec), fabric_(&fabric), copies_(&copies), layout_(params, fabric.size()) {
+Group::Group(const GroupPart& part, const comm::Fabric& fabric, const CopyStream& copies)
+    : spec_(part.spec), fabric_(&fabric), copies_(&copies), layout_(part.layout(fabric.size())) {
+  const auto& spec = spec_;
   const auto job = shape_of(fabric);
   sizes_ = sizes_of(layout_, spec, job);
   parts_ = spec.parts(job);
@@ -90,7 +90,7 @@ void Group::make_views() {
   storage_ = carrier.storage();
   for (const auto& placed : layout_.tensors()) {
     at::Tensor view = at::empty({0}, options);
-    view.set_(storage_, placed.offset, placed.param->shape, contiguous_strides(placed.param->shape));
+    view.set_(storage_, placed.offset, placed.shape, contiguous_strides(placed.shape));
     if (spec_.trained) view.set_requires_grad(true);
     views_.push_back(std::move(view));
   }

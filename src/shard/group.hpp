@@ -19,8 +19,7 @@ JobShape shape_of(const comm::Fabric& fabric) noexcept;
 
 class Group {
  public:
-  Group(const std::vector<nn::Param>& params, const GroupSpec& spec, const comm::Fabric& fabric,
-        const CopyStream& copies);
+  Group(const GroupPart& part, const comm::Fabric& fabric, const CopyStream& copies);
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
@@ -45,7 +44,8 @@ class Group {
   void release();        // detaches the memory
   bool gathering() const noexcept { return state_ == State::gathering; }
   bool released() const noexcept { return state_ == State::released; }
-  void bind_params();  // hands the views to the ParamStates
+  const at::Tensor& rows() const { return views_.at(0); }  // of a block of rows, while it is gathered
+  void bind_params();                                      // hands the views to the ParamStates
   void unbind_params();
 
   // --- gradients of a trained group ---

@@ -10,15 +10,25 @@ constexpr std::int64_t round_up(std::int64_t n, std::int64_t to) {
 }
 }  // namespace
 
+void GroupLayout::place(Placed placed) {
+  const std::int64_t end = round_up(placed.offset + placed.numel, kAlign);
+  elements_ += placed.numel;
+  slice_ = round_up(end, kAlign * world_) / world_;
+  tensors_.push_back(std::move(placed));
+}
+
 GroupLayout::GroupLayout(const std::vector<nn::Param>& params, int world) : world_(world) {
-  std::int64_t offset = 0;
   for (const auto& param : params) {
-    const std::int64_t numel = param->numel();
-    tensors_.push_back({param, offset, numel});
-    elements_ += numel;
-    offset = round_up(offset + numel, kAlign);
+    const auto offset = tensors_.empty() ? 0 : round_up(tensors_.back().offset + tensors_.back().numel, kAlign);
+    place({param, offset, param->numel(), 0, param->shape});
   }
-  slice_ = round_up(offset, kAlign * world) / world;
+}
+
+GroupLayout::GroupLayout(const nn::Param& matrix, const RowRange& rows, int world) : world_(world) {
+  const std::int64_t row = matrix->numel() / matrix->shape.at(0);
+  auto shape = matrix->shape;
+  shape[0] = rows.count;
+  place({matrix, 0, rows.count * row, rows.first * row, std::move(shape)});
 }
 
 std::vector<Piece> GroupLayout::pieces_in(std::int64_t begin, std::int64_t size) const {
@@ -28,7 +38,7 @@ std::vector<Piece> GroupLayout::pieces_in(std::int64_t begin, std::int64_t size)
     const auto& t = tensors_[i];
     const std::int64_t first = std::max(begin, t.offset);
     const std::int64_t last = std::min(end, t.offset + t.numel);
-    if (first < last) out.push_back({i, first - t.offset, first - begin, last - first});
+    if (first < last) out.push_back({i, t.begin + first - t.offset, first - begin, last - first});
   }
   return out;
 }

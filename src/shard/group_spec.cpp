@@ -1,5 +1,9 @@
 #include "shard/group_spec.hpp"
 
+#include <algorithm>
+
+#include "tessera/nn/weighted.hpp"
+
 namespace tessera::shard {
 
 at::ScalarType scalar_type(ComputeType type) noexcept {
@@ -19,9 +23,49 @@ int GroupSpec::parts(const JobShape& job) const noexcept {
   return placement == Placement::node ? job.node_size() : 1;
 }
 
-std::vector<GroupPart> parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config) {
+namespace {
+
+// Micro-batches that run together share a unit's gather, and would each visit the rows.
+bool goes_by_rows(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config) {
+  return unit.row_matrix && !unit.row_matrix->trainable && !unit.adapted && !unit.fused && !unit.idle &&
+         policy.frozen != Placement::resident && config.layer_major == 1;
+}
+
+std::int64_t row_bytes(const nn::ParamState& matrix, const EngineConfig& config) {
+  return matrix.numel() / matrix.shape.at(0) * static_cast<std::int64_t>(c10::elementSize(scalar_type(config.compute)));
+}
+
+std::vector<GroupPart> blocks_of(const nn::Param& matrix, const GroupSpec& spec, std::int64_t rows_at_once) {
+  std::vector<GroupPart> out;
+  for (std::int64_t first = 0; first < matrix->shape[0]; first += rows_at_once) {
+    out.push_back({{matrix}, spec, RowRange{first, std::min(rows_at_once, matrix->shape[0] - first)}});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::int64_t row_block_bytes(const nn::ModelLayout& layout, const EngineConfig& config) {
+  if (config.row_block_bytes > 0) return config.row_block_bytes;
+  const auto weight = static_cast<std::int64_t>(c10::elementSize(scalar_type(config.compute)));
+  std::int64_t largest = 0;
+  for (const auto& unit : layout.units()) {
+    std::int64_t frozen = 0;
+    for (const auto& p : unit.params) frozen += p->trainable || p == unit.row_matrix ? 0 : p->numel() * weight;
+    if (!unit.fused && !unit.idle) largest = std::max(largest, frozen);
+  }
+  constexpr std::int64_t kLeast = std::int64_t{16} << 20;  // below it a gather's latency counts
+  return std::max(largest, kLeast);
+}
+
+UnitParts parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config,
+                   std::int64_t row_block_bytes) {
+  const bool by_rows = goes_by_rows(unit, policy, config);
   GroupPart frozen, trained;
-  for (const auto& p : unit.params) (p->trainable ? trained : frozen).params.push_back(p);
+  for (const auto& p : unit.params) {
+    if (by_rows && p == unit.row_matrix) continue;
+    (p->trainable ? trained : frozen).params.push_back(p);
+  }
   // Fused units are small: they stay fp32, so that gradients add up in fp32 over the micro-batches of a step.
   frozen.spec.compute = unit.fused ? at::kFloat : scalar_type(config.compute);
   frozen.spec.device = config.device;
@@ -32,9 +76,14 @@ std::vector<GroupPart> parts_of(const nn::Unit& unit, const UnitPolicy& policy, 
   trained.spec.trained = true;
   trained.spec.on_host = config.offload_optimizer;
   trained.spec.separate_grads = config.reproducible;
-  std::vector<GroupPart> out;
-  if (!frozen.params.empty()) out.push_back(std::move(frozen));
-  if (!trained.params.empty()) out.push_back(std::move(trained));
+  UnitParts out;
+  if (by_rows) {
+    auto rows = std::max<std::int64_t>(1, row_block_bytes / row_bytes(*unit.row_matrix, config));
+    if (rows > nn::kRowsAtOnce) rows -= rows % nn::kRowsAtOnce;
+    out.blocks = blocks_of(unit.row_matrix, frozen.spec, rows);
+  }
+  if (!frozen.params.empty()) out.whole.push_back(std::move(frozen));
+  if (!trained.params.empty()) out.whole.push_back(std::move(trained));
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include <optional>
 #include <vector>
 
 #include "tessera/nn/param.hpp"
@@ -37,10 +38,24 @@ struct GroupSpec {
 struct GroupPart {
   std::vector<nn::Param> params;
   GroupSpec spec;
+  std::optional<RowRange> rows{};  // of the one parameter; without: all of all
+  GroupLayout layout(int world) const {
+    return rows ? GroupLayout(params.at(0), *rows, world) : GroupLayout(params, world);
+  }
 };
 
-// The groups of one unit: frozen first, then trained; empty ones are left out.
-std::vector<GroupPart> parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config);
+// The groups of one unit; empty ones are left out.
+struct UnitParts {
+  std::vector<GroupPart> whole;   // gathered around a call of the unit: frozen first, then trained
+  std::vector<GroupPart> blocks;  // of its row matrix, gathered one after another inside a call
+};
+// `row_block_bytes`: of all ranks' gathered rows at once (see row_block_bytes()).
+UnitParts parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config,
+                   std::int64_t row_block_bytes);
+
+// How much of a row matrix is gathered at once, for every unit of the layout: no more than the largest other gather of
+// frozen weights takes, so that a large vocabulary does not set the peak.
+std::int64_t row_block_bytes(const nn::ModelLayout& layout, const EngineConfig& config);
 
 // Units: bytes of one rank.
 struct GroupSizes {

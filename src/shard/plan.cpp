@@ -32,12 +32,14 @@ class Walk {
     std::size_t unit = 0;
     bool gathers = true;
     bool backward = false;
+    std::vector<std::size_t> blocks{};  // of rows, visited inside: calls of their own
   };
 
   void set_calls(std::vector<Call> calls) {
     calls_ = std::move(calls);
     for (const auto& call : calls_) {
       if (call.gathers) schedule_.note(static_cast<nn::UnitId>(call.unit));
+      for (const auto block : call.blocks) schedule_.note(static_cast<nn::UnitId>(block));
     }
     schedule_.close();
   }
@@ -86,25 +88,32 @@ class Walk {
     for (const int id : schedule_.surplus(position, idle)) let_go(group(id));
   }
 
+  void acquire(const std::vector<int>& ids, std::size_t position) {
+    for (const int id : ids) {
+      ++group(id).users;
+      gather(id);
+    }
+    for (const int id : schedule_.ahead(position)) gather(id);
+  }
+  void release(const std::vector<int>& ids, std::size_t position) {
+    for (const int id : ids) --group(id).users;
+    trim(position);
+  }
+
   void one_pass(int lanes) {
     std::size_t position = 0;
     for (const auto& call : calls_) {
       const auto& ids = use_.of_unit[call.unit];
-      if (call.gathers) {
-        ++position;
-        for (const int id : ids) {
-          ++group(id).users;
-          gather(id);
-        }
-        for (const int id : schedule_.ahead(position)) gather(id);
+      if (call.gathers) acquire(ids, ++position);
+      for (const auto block : call.blocks) {
+        acquire(use_.of_unit[block], ++position);
+        release(use_.of_unit[block], position);
       }
       for (int lane = 0; call.backward && lane < (request_.engine.reproducible ? lanes : 1); ++lane) {
         if (lane > 0) finish_reductions();  // the buffer of the lane before is taken again
         reduce(ids);
       }
-      if (!call.gathers) continue;
-      for (const int id : ids) --group(id).users;
-      trim(position);
+      if (call.gathers) release(ids, position);
     }
     finish_reductions();
     trim(position);
@@ -157,29 +166,63 @@ void add_memory(MemoryReport& memory, const PlannedGroup& g, const EngineConfig&
 
 }  // namespace
 
+namespace {
+
+// The calls of a pass over units 0 … n - 1, forward and back. `blocks`: the calls that visit each unit's rows.
+std::vector<Walk::Call> calls_of(const nn::ModelLayout& layout, const Plan& plan,
+                                 const std::vector<std::vector<std::size_t>>& blocks) {
+  std::vector<Walk::Call> calls, backward;
+  for (std::size_t u = 0; u < layout.units().size(); ++u) {
+    const auto& unit = layout.units()[u];
+    if (unit.fused || unit.idle) continue;
+    calls.push_back({u, true, false, blocks[u]});
+    if (!plan.units[u].backward) continue;
+    const bool recompute = plan.units[u].policy.recompute;
+    Walk::Call back{u, recompute || unit.backward_reads_weights, true, {}};
+    if (recompute) back.blocks = blocks[u];
+    backward.insert(backward.begin(), std::move(back));
+  }
+  calls.insert(calls.end(), backward.begin(), backward.end());
+  return calls;
+}
+
+}  // namespace
+
 Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
   const JobShape job{request.world, request.nodes};
   const auto weight = static_cast<std::int64_t>(c10::elementSize(scalar_type(request.engine.compute)));
   Plan plan;
   std::vector<PlannedGroup> groups;
-  std::vector<std::vector<int>> own;
+  std::vector<std::vector<int>> of_block;        // groups of each block of rows: one each
+  std::vector<std::vector<std::size_t>> blocks;  // of each unit: its calls behind those of the units
+  const auto row_bytes = row_block_bytes(layout, request.engine);
   GroupUse use;
+  use.of_unit.resize(layout.units().size());
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     const auto& unit = layout.units()[u];
     UnitPlan row;
     row.name = unit.name;
     row.policy = request.engine.policy_of(u);
     row.fused = unit.fused;
-    own.emplace_back();
-    for (const auto& part : parts_of(unit, row.policy, request.engine)) {
-      PlannedGroup g{part.spec, sizes_of(GroupLayout(part.params, request.world), part.spec, job)};
-      own.back().push_back(static_cast<int>(groups.size()));
+    const auto add = [&](const GroupPart& part) {
+      PlannedGroup g{part.spec, sizes_of(part.layout(request.world), part.spec, job)};
       row.full_bytes += g.sizes.gather;
       row.slice_bytes += g.sizes.shard;
       if (!part.spec.trained) row.frozen_bytes += g.sizes.shard;
       add_memory(plan.memory, g, request.engine);
       use.bytes.push_back(unit.fused ? 0 : g.sizes.gather);
       groups.push_back(std::move(g));
+      return static_cast<int>(groups.size()) - 1;
+    };
+    const auto parts = parts_of(unit, row.policy, request.engine, row_bytes);
+    for (const auto& part : parts.whole) {
+      const int id = add(part);
+      if (!unit.fused) use.of_unit[u].push_back(id);
+    }
+    blocks.emplace_back();
+    for (const auto& part : parts.blocks) {
+      blocks.back().push_back(layout.units().size() + of_block.size());
+      of_block.push_back({add(part)});
     }
     for (const auto& p : unit.params) {
       row.trained_elements += p->trainable ? p->numel() : 0;
@@ -188,22 +231,16 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
     row.backward = !unit.fused && !unit.idle && (!request.has_backward || request.has_backward(unit));
     plan.units.push_back(std::move(row));
   }
-  std::vector<Walk::Call> calls, backward;
-  for (std::size_t u = 0; u < own.size(); ++u) {
-    const auto& unit = layout.units()[u];
-    use.of_unit.push_back(unit.fused ? std::vector<int>{} : own[u]);
-    for (const auto owner : unit.borrows) {
-      const auto& theirs = own.at(static_cast<std::size_t>(owner));
-      use.of_unit[u].insert(use.of_unit[u].end(), theirs.begin(), theirs.end());
+  for (std::size_t u = 0; u < layout.units().size(); ++u) {
+    for (const auto owner : layout.units()[u].borrows) {
+      const auto id = static_cast<std::size_t>(owner);
+      use.of_unit[u].insert(use.of_unit[u].end(), use.of_unit.at(id).begin(), use.of_unit[id].end());
+      blocks[u].insert(blocks[u].end(), blocks[id].begin(), blocks[id].end());
     }
-    if (unit.fused || unit.idle) continue;
-    calls.push_back({u, true, false});
-    const bool reads = plan.units[u].policy.recompute || unit.backward_reads_weights;
-    if (plan.units[u].backward) backward.insert(backward.begin(), {u, reads, true});
   }
-  calls.insert(calls.end(), backward.begin(), backward.end());
+  use.of_unit.insert(use.of_unit.end(), of_block.begin(), of_block.end());
   Walk walk(request, groups, use, plan.memory.held);
-  walk.set_calls(std::move(calls));
+  walk.set_calls(calls_of(layout, plan, blocks));
   Plan warm;
   walk.step(warm);  // what stays gathered from the step before
   walk.step(plan);

@@ -43,6 +43,7 @@ struct Planner::Candidate {
   std::size_t recomputed = 0;  // the first so many heavy units
   bool offload_optimizer = false;
   bool offload_frozen = false;
+  int prefetch = 0;
 };
 
 Planner::Planner(const nn::ModelLayout& layout, PlannerRequest request)
@@ -71,6 +72,7 @@ EngineConfig Planner::config_of(const Candidate& candidate) const {
   config.policy.offload = candidate.offload_frozen;
   config.policy.recompute = false;
   config.offload_optimizer = candidate.offload_optimizer;
+  config.prefetch = candidate.prefetch;
   config.keep_bytes = request_.choices.keep_bytes.value_or(0);
   config.units.assign(layout_.units().size(), config.policy);
   if (request_.choices.recompute) {
@@ -117,13 +119,20 @@ std::optional<RunPlan> Planner::best_of(Candidate candidate, std::int64_t* small
       if (levels.empty() || level != levels.back()) levels.push_back(level);
     }
   }
-  for (const auto level : levels) {
-    candidate.recomputed = level;
+  candidate.prefetch = request_.choices.prefetch.value_or(request_.engine.prefetch);
+  auto try_out = [&]() -> std::optional<RunPlan> {
     auto plan = assess(config_of(candidate));
     *smallest = std::min(*smallest, plan.memory.total());
     if (!request_.budget || plan.memory.total() <= *request_.budget) return plan;
+    return std::nullopt;
+  };
+  for (const auto level : levels) {
+    candidate.recomputed = level;
+    if (auto plan = try_out()) return plan;
   }
-  return std::nullopt;
+  if (request_.choices.prefetch || candidate.prefetch == 0) return std::nullopt;
+  candidate.prefetch = 0;
+  return try_out();
 }
 
 std::vector<Planner::Candidate> Planner::offload_levels() const {
@@ -132,7 +141,7 @@ std::vector<Planner::Candidate> Planner::offload_levels() const {
   for (const auto& [optimizer, frozen] : {std::pair{false, false}, {true, false}, {true, true}, {false, true}}) {
     if (optimizer != request_.choices.offload_optimizer.value_or(optimizer && elsewhere)) continue;
     if (frozen != request_.choices.offload_frozen.value_or(frozen && elsewhere)) continue;
-    out.push_back({Placement::world, 0, optimizer, frozen});
+    out.push_back({Placement::world, 0, optimizer, frozen, 0});
   }
   return out;
 }
@@ -221,6 +230,9 @@ std::vector<std::string> Planner::reasons(const RunPlan& plan) const {
   }
   out.push_back(line);
 
+  if (config.prefetch < request_.engine.prefetch && !request_.choices.prefetch) {
+    out.push_back("nothing gathered ahead: the budget has no room for two units");
+  }
   if (config.keep_bytes > 0) {
     out.push_back(fmt::format("gathered weights kept between uses, up to {}{}", memory_text(config.keep_bytes),
                               request_.choices.keep_bytes ? ", as asked" : ": the budget leaves room"));

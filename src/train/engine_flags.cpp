@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <vector>
 
 #include "tessera/core/error.hpp"
@@ -62,6 +63,15 @@ std::int64_t keep_bytes(const std::string& text) {
   return static_cast<std::int64_t>(*mib * 1048576.0);
 }
 
+std::optional<int> prefetch(const std::string& text) {
+  if (text == "auto") return std::nullopt;
+  const auto units = number(text);
+  if (!units || *units < 0 || *units > 1000 || *units != std::floor(*units)) {
+    throw RequestError("--prefetch '{}' is neither auto nor a number of units", text);
+  }
+  return static_cast<int>(*units);
+}
+
 }  // namespace
 
 std::optional<std::int64_t> EngineFlags::budget_bytes() const {
@@ -78,7 +88,8 @@ void bind_inference(Options& o, EngineFlags& f) {
         "the budget says (auto)",
         {.group = "Engine", .choices = {"auto", "world", "node", "resident"}});
   o.add("resident_frozen", &f.resident_frozen, "the same as --placement resident", {.group = "Engine"});
-  o.add("prefetch", &f.prefetch, "units gathered ahead of their use; 0: none", {.group = "Engine", .min = 0});
+  o.add("prefetch", &f.prefetch, "units gathered ahead of their use, 0: none; auto: 1, or 0 when the budget needs it",
+        {.group = "Engine"});
   o.add("keep_mib", &f.keep_mib, "gathered weights that may stay after their use; auto: what the budget leaves",
         {.group = "Engine", .unit = "MiB"});
   o.add("offload_frozen", &f.offload_frozen, "frozen weights in host memory; auto: when nothing else fits a GPU",
@@ -117,6 +128,7 @@ void validate(const EngineFlags& f) {
     throw RequestError("--recompute {} is no fraction from 0 to 1", f.recompute);
   }
   if (f.keep_mib != "auto") keep_bytes(f.keep_mib);
+  prefetch(f.prefetch);
 }
 
 shard::PlanChoices choices(const EngineFlags& f, const nn::ModelLayout& layout) {
@@ -126,6 +138,7 @@ shard::PlanChoices choices(const EngineFlags& f, const nn::ModelLayout& layout) 
   if (placement == "node") out.frozen = shard::Placement::node;
   if (placement == "resident") out.frozen = shard::Placement::resident;
   if (f.keep_mib != "auto") out.keep_bytes = keep_bytes(f.keep_mib);
+  out.prefetch = prefetch(f.prefetch);
   out.offload_optimizer = yes_or_no(f.offload_optimizer);
   out.offload_frozen = yes_or_no(f.offload_frozen);
   if (!f.gradient_checkpointing || f.recompute == "none") {
@@ -147,7 +160,7 @@ void check_layer_major(const EngineFlags& f, std::int64_t micro_batches) {
 }
 
 void apply(const EngineFlags& f, shard::EngineConfig& config) {
-  config.prefetch = static_cast<int>(f.prefetch);
+  config.prefetch = prefetch(f.prefetch).value_or(1);
   config.layer_major = static_cast<int>(f.layer_major);
   const bool cpu = config.device.is_cpu();
   config.reproducible = yes_or_no(f.reproducible).value_or(cpu);

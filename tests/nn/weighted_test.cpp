@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "nn/support.hpp"
+#include "tessera/core/error.hpp"
 
 namespace tessera::nn {
 namespace {
@@ -110,6 +111,55 @@ TEST(LinearCrossEntropy, AddsToTheGradientOfItsWeight) {
   torch::autograd::backward({linear_cross_entropy_sum(x, w, targets)}, {});
   torch::autograd::backward({at::cross_entropy_loss(at::linear(x, w2), targets, {}, at::Reduction::Sum)}, {});
   EXPECT_LT(distance(w.grad().sub(1), w2.grad()), 1e-5);
+}
+
+// A matrix whose rows come in blocks, as under the engine.
+void bind_in_blocks(ParamState& param, const at::Tensor& matrix, std::int64_t rows) {
+  param.bind_rows([matrix, rows](const RowsFn& fn) {
+    for (std::int64_t at = 0; at < matrix.size(0); at += rows) {
+      fn(matrix.narrow(0, at, std::min(rows, matrix.size(0) - at)).clone(), at);
+    }
+  });
+}
+
+TEST(ByRows, EqualsTheWholeMatrix) {
+  struct Case {
+    std::int64_t n, width, classes, block;
+  };
+  for (const Case& c : {Case{11, 16, 9, 4}, Case{33, 5, 9001, 5000}, Case{5, 3, 9001, 100000}, Case{1, 3, 2, 1},
+                        Case{9000, 3, 5000, 4096}, Case{0, 4, 3, 2}}) {
+    SCOPED_TRACE(testing::Message() << c.n << " x " << c.width << " x " << c.classes << " by " << c.block);
+    const at::Tensor w = at::randn({c.classes, c.width}).mul_(3), targets = at::randint(c.classes, {c.n}, at::kLong);
+    const at::Tensor x = leaf({c.n, c.width}), x2 = twin(x);
+    ParamState param;
+    bind_in_blocks(param, w, c.block);
+    const at::Tensor loss = linear_cross_entropy_sum_by_rows(x, param, targets);
+    const at::Tensor loss2 = at::cross_entropy_loss(at::linear(x2, w), targets, {}, at::Reduction::Sum);
+    EXPECT_NEAR(loss.item<double>(), loss2.item<double>(), 2e-6 * std::abs(loss2.item<double>()) + 1e-12);
+    torch::autograd::backward({loss.mul(0.25)}, {});
+    torch::autograd::backward({loss2.mul(0.25)}, {});
+    if (c.n > 0) {
+      EXPECT_LT(distance(x.grad(), x2.grad()), 2e-6);
+    }
+    EXPECT_EQ(distance(embedding_by_rows(param, targets), at::embedding(w, targets)), 0);
+    EXPECT_LT(distance(linear_by_rows(x.detach(), param), at::linear(x.detach(), w)), 1e-5);
+    EXPECT_THROW(linear_by_rows(x, param), RunError);
+    EXPECT_THROW(param.value(), RunError);
+  }
+}
+
+TEST(ByRows, WholeOrInBlocksOfTheSameGrainGivesTheSameBits) {
+  const at::Tensor w = at::randn({3 * kRowsAtOnce + 17, 8}), targets = at::randint(w.size(0), {21}, at::kLong);
+  const at::Tensor x = leaf({21, 8}), x2 = twin(x);
+  ParamState whole, blocks;
+  whole.bind(w);
+  bind_in_blocks(blocks, w, 2 * kRowsAtOnce);
+  const at::Tensor loss = linear_cross_entropy_sum_by_rows(x, whole, targets);
+  const at::Tensor loss2 = linear_cross_entropy_sum_by_rows(x2, blocks, targets);
+  torch::autograd::backward({loss}, {});
+  torch::autograd::backward({loss2}, {});
+  EXPECT_TRUE(loss.equal(loss2));
+  EXPECT_TRUE(x.grad().equal(x2.grad()));
 }
 
 }  // namespace

@@ -96,6 +96,22 @@ TEST(Planner, SaysTheSmallestBudgetAndThatOneHolds) {
   EXPECT_THROW(c.choose_within(static_cast<std::int64_t>(smallest) - 1), RequestError);
 }
 
+TEST(Planner, GathersNothingAheadWhereTwoUnitsDoNotFit) {
+  Case c(4);
+  auto smallest = [&] {
+    const auto text = message_of<RequestError>([&] { c.choose_within(1); });
+    return static_cast<std::int64_t>(std::stod(text.substr(text.find("that can is ") + 12))) + 1;
+  };
+  c.request.choices.prefetch = 1;
+  const auto ahead = smallest();
+  c.request.choices.prefetch.reset();
+  EXPECT_EQ(smallest(), ahead - 16);  // one layer less at once
+  EXPECT_EQ(c.choose_within(ahead).engine.prefetch, 1);
+  const auto tight = c.choose_within(ahead - 16);
+  EXPECT_EQ(tight.engine.prefetch, 0);
+  EXPECT_NE(tight.why.back().find("ahead"), std::string::npos) << tight.why.back();
+}
+
 TEST(Planner, KeepsFrozenWeightsInTheNodeBetweenResidentAndWorld) {
   Case c(8, 2);
   c.request.choices.recompute_fraction = 1.0;

@@ -39,7 +39,8 @@ class LanguageModel {
     return decode(embeddings, mask, runner, ctx, DecodeOptions{});
   }
 
-  /// The unit of final norm and head; `final_norm`, `head` and `head_loss` may be called inside UnitRunner::run of it only.
+  /// The unit of final norm and head; `final_norm`, `head` and `head_loss` may be called inside UnitRunner::run of it
+  /// only.
   virtual nn::UnitId head_unit() const = 0;
   virtual at::Tensor final_norm(const at::Tensor& x) const = 0;
   virtual at::Tensor head(const at::Tensor& normed, const nn::ForwardContext& ctx) const = 0;

@@ -2,6 +2,7 @@
 /// Param: a weight as a handle. Layers own handles, never tensors: under ZeRO-3 the tensor exists only while its unit
 /// is gathered. A model is first built as shapes alone (ModelLayout), from which `plan` counts and the engine shards.
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,6 +31,9 @@ struct Init {
 
 using UnitId = std::int32_t;
 
+/// Called with consecutive blocks of a matrix's rows: rows [b, D] and the index of the first of them.
+using RowsFn = std::function<void(const at::Tensor& rows, std::int64_t first)>;
+
 /// One weight (or persistent buffer): what it is called in model files, its shape, and whether it trains.
 class ParamState {
  public:
@@ -47,6 +51,13 @@ class ParamState {
   void bind(at::Tensor value);
   void unbind();
   bool bound() const noexcept;
+
+  /// All rows of a matrix, block by block, each valid inside its call of `fn` alone: one block where the weight is
+  /// whole on this rank. Collective where it is not.
+  void visit_rows(const RowsFn& fn) const;
+  /// In the place of bind(), where the weight is never whole: how its rows are visited. unbind() ends it.
+  void bind_rows(std::function<void(const RowsFn&)> visit);
+  bool by_rows() const noexcept;  ///< value() is not to be had, visit_rows() is
   ParamState();
   ~ParamState();
   ParamState(const ParamState&) = delete;
@@ -79,6 +90,9 @@ struct Unit {
   /// Units whose weights this unit's function uses as well (a head tied to the embedding): the runner gathers them with
   /// it, and their gradients from here and from there add up.
   std::vector<UnitId> borrows{};
+  /// A matrix of its own that its function, and those of the units that borrow from it, read through visit_rows alone
+  /// while it is frozen: the engine need not hold it whole. Null: none.
+  Param row_matrix{};
 };
 
 /// All units of a model in the order in which forward uses them.
@@ -94,6 +108,9 @@ class ModelLayout {
     auto& u = units_.at(static_cast<std::size_t>(unit));
     u.light = true;
     u.backward_reads_weights = backward_reads_weights;
+  }
+  void mark_row_matrix(UnitId unit, Param matrix) {
+    units_.at(static_cast<std::size_t>(unit)).row_matrix = std::move(matrix);
   }
   void borrow(UnitId user, UnitId owner) { units_.at(static_cast<std::size_t>(user)).borrows.push_back(owner); }
 

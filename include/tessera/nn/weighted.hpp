@@ -9,6 +9,8 @@
 
 #include <optional>
 
+#include "tessera/nn/param.hpp"
+
 namespace tessera::nn {
 
 /// x W^T + b. x [..., in], weight [out, in], bias [out].
@@ -23,5 +25,16 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
 /// and the smaller of [n, V] and [V, D] besides for a trained one. x [n, D], weight [V, D], targets i64 [n] in [0, V).
 /// 0 for n = 0.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets);
+
+/// The three for a frozen matrix whose rows are visited (ParamState::visit_rows), so that it need not be whole
+/// anywhere. They do the same whether it is whole or not, to the last bit where blocks hold a multiple of kRowsAtOnce
+/// rows.
+inline constexpr std::int64_t kRowsAtOnce = 4096;
+at::Tensor embedding_by_rows(const ParamState& weight, const at::Tensor& ids);
+/// x W^T; not differentiable where the weight is not whole.
+at::Tensor linear_by_rows(const at::Tensor& x, const ParamState& weight);
+/// Softmax and gradient are accumulated over blocks of classes under a running maximum, as attention is in
+/// arXiv:2205.14135: memory is [n, D] and the logits of a chunk, and the rows are visited once for loss and gradient.
+at::Tensor linear_cross_entropy_sum_by_rows(const at::Tensor& x, const ParamState& weight, const at::Tensor& targets);
 
 }  // namespace tessera::nn

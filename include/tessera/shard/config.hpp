@@ -36,6 +36,8 @@ struct EngineConfig {
   int prefetch = 1;
   /// Gathered weights that may stay after their use, beyond what the next calls need: those used again soonest stay.
   std::int64_t keep_bytes = 0;
+  /// Rows of a frozen embedding or head that are gathered at once; 0: as much as the largest other unit takes.
+  std::int64_t row_block_bytes = 0;
   /// Masters and moments lie in host memory and are updated there.
   bool offload_optimizer = false;
   /// Micro-batches that run layer by layer together (Engine::run_layer_major), so that a gather serves all of them.

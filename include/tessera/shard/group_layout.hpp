@@ -13,6 +13,12 @@
 
 namespace tessera::shard {
 
+/// Rows of a matrix, on their own in a group.
+struct RowRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
 /// A piece of one tensor inside a range of the flat buffer.
 struct Piece {
   std::size_t tensor = 0;         ///< index into GroupLayout::tensors()
@@ -29,9 +35,12 @@ class GroupLayout {
     nn::Param param;
     std::int64_t offset = 0;  ///< in the full buffer
     std::int64_t numel = 0;
+    std::int64_t begin = 0;           ///< first element inside the tensor: not 0 where only some rows are here
+    std::vector<std::int64_t> shape;  ///< of what is here
   };
 
   GroupLayout(const std::vector<nn::Param>& params, int world);
+  GroupLayout(const nn::Param& matrix, const RowRange& rows, int world);
 
   const std::vector<Placed>& tensors() const noexcept { return tensors_; }
   int world() const noexcept { return world_; }
@@ -44,6 +53,7 @@ class GroupLayout {
   std::vector<Piece> pieces_in(std::int64_t begin, std::int64_t count) const;
 
  private:
+  void place(Placed placed);
   std::vector<Placed> tensors_;
   int world_ = 1;
   std::int64_t elements_ = 0;

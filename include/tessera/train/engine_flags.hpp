@@ -21,7 +21,7 @@ struct EngineFlags {
   bool resident_frozen = false;  ///< the same as placement "resident"
   bool gradient_checkpointing = true;
   std::string recompute = "auto";
-  std::int64_t prefetch = 1;
+  std::string prefetch = "auto";
   std::string keep_mib = "auto";
   std::int64_t layer_major = 1;
   std::string reproducible = "auto";
@@ -43,7 +43,7 @@ shard::PlanChoices choices(const EngineFlags& flags, const nn::ModelLayout& layo
 /// Throws RequestError when the micro-batches of a rank are no multiple of --layer_major.
 void check_layer_major(const EngineFlags& flags, std::int64_t micro_batches);
 
-/// prefetch, layer_major and reproducible, for this device. With --reproducible true on a GPU LibTorch is told to use
+/// prefetch (1 where the planner may choose it), layer_major and reproducible, for this device. With --reproducible true on a GPU LibTorch is told to use
 /// deterministic kernels alone, for the whole process.
 void apply(const EngineFlags& flags, shard::EngineConfig& config);
 

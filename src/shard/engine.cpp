@@ -239,7 +239,8 @@ void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void
   auto& e = *impl_;
   auto& s = e.state(unit);
   const at::NoGradGuard no_grad;
-  std::vector<std::pair<BufferPool::Block, at::Tensor>> masters;
+  std::vector<std::pair<BufferPool::Block, at::Tensor>> masters, rows;
+  for (const auto index : s.by_rows) rows.emplace_back(e.gather_rows(e.row_matrices[index]));
   for (const int id : s.groups) {
     auto& g = e.group(id);
     if (g.users > 0) throw RunError("shard: unit '{}' is in use while it should be gathered alone", e.name(unit));
@@ -257,7 +258,6 @@ void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void
     for (const auto& t : g.layout().tensors()) t.param->bind(full.narrow(0, t.offset, t.numel).view(t.param->shape));
     masters.emplace_back(std::move(block), full);
   }
-  for (const auto index : s.by_rows) masters.emplace_back(e.gather_rows(e.row_matrices[index]));
   fn();
   for (const auto index : s.by_rows) e.row_matrices[index].param->unbind();
   for (const int id : s.groups) {

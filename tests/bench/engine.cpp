@@ -19,6 +19,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/memory.hpp"
 #include "tessera/core/options.hpp"
+#include "tessera/train/machine.hpp"
 
 namespace {
 
@@ -80,6 +81,7 @@ void measure(const Flags& flags, comm::MpiEnv& env) {
                                           : c10::Device(c10::DeviceType::CPU);
   const bench::EngineSettings settings{flags.checkpointing,      flags.resident,     static_cast<int>(flags.prefetch),
                                        flags.keep_mib * 1048576, flags.reproducible, device};
+  const auto baseline = train::memory_in_use(device);
   bench::Workload work(bench::workload_named(flags.workload), fabric, settings);
   constexpr int kWarmUp = 2;
   std::vector<double> seconds, waits, products, attentions;
@@ -102,11 +104,12 @@ void measure(const Flags& flags, comm::MpiEnv& env) {
     if (flags.profile && env.rank() == 0 && step == kWarmUp + flags.steps - 1) bench::print_top(times, result.seconds);
   }
   const double step_s = median(seconds);
-  const double peak = largest(*fabric.control, static_cast<double>(peak_memory_bytes()));
+  const double peak = largest(*fabric.control, static_cast<double>(train::peak_memory_in_use(device)));
   const auto steps = static_cast<double>(flags.steps);
   const double gathered = static_cast<double>(sent(*fabric.gather, "all_gather")) / steps;
   const double reduced = static_cast<double>(sent(*fabric.reduce, "reduce_scatter")) / steps;
   const auto plan = work.plan();
+  const auto predicted = work.predicted(baseline);
   const auto held = work.memory();
   if (env.rank() == 0) {
     const double tokens = static_cast<double>(work.tokens_per_rank()) * env.size();
@@ -116,9 +119,13 @@ void measure(const Flags& flags, comm::MpiEnv& env) {
         flags.workload, flags.checkpointing ? "on" : "off", env.size(), step_s,
         *std::min_element(seconds.begin(), seconds.end()), tokens / step_s, loss, 100 * median(products),
         100 * median(attentions), median(waits));
-    fmt::print("  peak memory of a process {:.0f} MiB; states {:.1f} MiB, gathered at most {:.1f} MiB (plan {:.1f})\n",
-               mib(peak), mib(static_cast<double>(held.sharded())), mib(static_cast<double>(held.gathered_peak)),
-               mib(static_cast<double>(plan.memory.gathered_peak)));
+    const auto foreseen = static_cast<double>(predicted.total());
+    fmt::print(
+        "  peak memory of a process {:.0f} MiB (plan {:.0f}, {:+.1f} %: process {:.0f}, activations {:.0f}); states "
+        "{:.1f} MiB, gathered at most {:.1f} MiB (plan {:.1f})\n",
+        mib(peak), mib(foreseen), 100 * (foreseen / peak - 1), mib(static_cast<double>(predicted.baseline)),
+        mib(static_cast<double>(predicted.activations)), mib(static_cast<double>(held.sharded())),
+        mib(static_cast<double>(held.gathered_peak)), mib(static_cast<double>(plan.memory.gathered_peak)));
     fmt::print("  sent by a rank in a step: gathered {:.2f} MiB (plan {:.2f}), reduced {:.2f} MiB (plan {:.2f})\n",
                mib(gathered), mib(static_cast<double>(plan.gathered_sent)), mib(reduced),
                mib(static_cast<double>(plan.reduced_sent)));

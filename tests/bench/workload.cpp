@@ -13,6 +13,7 @@
 #include "tessera/io/tensor_source.hpp"
 #include "tessera/models/llama.hpp"
 #include "tessera/shard/adamw.hpp"
+#include "tessera/train/workload.hpp"
 
 namespace tessera::bench {
 namespace {
@@ -134,6 +135,8 @@ struct Workload::Impl {
     return sum.item<double>() / tokens;
   }
 
+  shard::RunPlan assess(std::int64_t baseline) const;
+
   WorkloadShape shape;
   comm::Fabric fabric;
   nn::ModelLayout layout;
@@ -163,14 +166,29 @@ std::int64_t Workload::tokens_per_rank() const {
   return impl_->shape.rows * impl_->shape.length;
 }
 
-shard::Plan Workload::plan() const {
-  shard::PlanRequest request;
-  request.world = impl_->fabric.size();
-  request.engine = impl_->config;
+shard::RunPlan Workload::Impl::assess(std::int64_t baseline) const {
+  shard::PlannerRequest request;
+  request.world = fabric.size();
+  request.engine = config;
+  request.baseline = baseline;
   // Where only adapters train, nothing flows back into the embedding.
-  const bool ends = !impl_->shape.lora || impl_->shape.ends;
-  request.has_backward = [ends](const nn::Unit& unit) { return ends || unit.name != "model.embed_tokens"; };
-  return shard::make_plan(impl_->layout, request);
+  const bool all = !shape.lora || shape.ends;
+  request.has_backward = [all](const nn::Unit& unit) { return all || unit.name != "model.embed_tokens"; };
+  train::BatchShape batch;
+  batch.images = batch.masks = 0;
+  batch.rows = shape.rows;
+  batch.length = shape.length;
+  request.work =
+      train::language_workload(layout, {llama_config(shape)}, batch, config.compute == shard::ComputeType::f32 ? 4 : 2);
+  return shard::Planner(layout, request).assess(config);
+}
+
+shard::Plan Workload::plan() const {
+  return impl_->assess(0).plan;
+}
+
+shard::MemoryEstimate Workload::predicted(std::int64_t baseline) const {
+  return impl_->assess(baseline).memory;
 }
 
 shard::MemoryReport Workload::memory() const {

@@ -9,6 +9,7 @@
 #include "tessera/comm/fabric.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/shard/plan.hpp"
+#include "tessera/shard/planner.hpp"
 
 namespace tessera::bench {
 
@@ -46,6 +47,8 @@ class Workload {
   std::int64_t tokens_per_rank() const;
   shard::Plan plan() const;
   shard::MemoryReport memory() const;
+  /// The planner's prediction for this configuration; `baseline`: bytes of the process without the model.
+  shard::MemoryEstimate predicted(std::int64_t baseline) const;
   /// Lets the engine go, before the communicators do.
   void close();
 

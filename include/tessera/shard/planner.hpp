@@ -4,8 +4,8 @@
 ///
 /// What it prefers: least time among what fits. That is, frozen weights resident where they fit (no gather at all),
 /// else whole per node, else cut over the world; activations kept where they fit, recomputed where they do not;
-/// gathered weights kept from one use to the next in what is left; nothing gathered ahead, and then host memory, only when
-/// nothing else fits.
+/// gathered weights kept from one use to the next in what is left; nothing gathered ahead, and then host memory, only
+/// when nothing else fits.
 ///
 /// Units: bytes of one rank, seconds of one optimiser step, 1 GB/s = 1e9 B/s, 1 TFLOP/s = 1e12 operations a second.
 #include <cstdint>
@@ -61,7 +61,8 @@ struct PlanChoices {
 struct PlannerRequest {
   int world = 1;
   int nodes = 1;
-  EngineConfig engine;  ///< compute type, device, layer_major and reproducible are taken as they are; prefetch, if it fits
+  EngineConfig
+      engine;  ///< compute type, device, layer_major and reproducible are taken as they are; prefetch, if it fits
   PlanChoices choices;
   std::int64_t micro_batches = 1;  ///< per rank and step
   std::function<bool(const nn::Unit&)> has_backward;

@@ -43,8 +43,8 @@ shard::PlanChoices choices(const EngineFlags& flags, const nn::ModelLayout& layo
 /// Throws RequestError when the micro-batches of a rank are no multiple of --layer_major.
 void check_layer_major(const EngineFlags& flags, std::int64_t micro_batches);
 
-/// prefetch (1 where the planner may choose it), layer_major and reproducible, for this device. With --reproducible true on a GPU LibTorch is told to use
-/// deterministic kernels alone, for the whole process.
+/// prefetch (1 where the planner may choose it), layer_major and reproducible, for this device. With --reproducible
+/// true on a GPU LibTorch is told to use deterministic kernels alone, for the whole process.
 void apply(const EngineFlags& flags, shard::EngineConfig& config);
 
 /// The flags that a run without training has a use for: memory_budget, placement, resident_frozen, prefetch, keep_mib,

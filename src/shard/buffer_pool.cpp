@@ -28,10 +28,15 @@ at::Tensor BufferPool::take_free(std::int64_t bytes, std::int64_t most) {
 void BufferPool::give_up_smaller(std::int64_t bytes) {
   auto& free = state_->free;
   std::sort(free.begin(), free.end(), [](const auto& a, const auto& b) { return a.numel() > b.numel(); });
-  while (!free.empty() && state_->allocated + bytes > state_->highest) {
+  while (!free.empty() && exceeds(bytes)) {
     state_->allocated -= free.back().numel();
     free.pop_back();
   }
+}
+
+// A small block more does no harm, while a small request that takes a large block makes the next large one a new one.
+bool BufferPool::exceeds(std::int64_t bytes) const noexcept {
+  return state_->allocated + bytes > state_->highest + state_->highest / 16;
 }
 
 at::Tensor BufferPool::allocate_new(std::int64_t bytes) {
@@ -49,7 +54,7 @@ BufferPool::Block BufferPool::take(std::int64_t bytes) {
   state_->peak = std::max(state_->peak, state_->in_use);
   state_->highest = std::max(state_->highest, state_->in_use);
   at::Tensor memory = take_free(bytes, bytes + bytes / 16);
-  if (!memory.defined() && state_->allocated + bytes > state_->highest) {
+  if (!memory.defined() && exceeds(bytes)) {
     memory = take_free(bytes, std::numeric_limits<std::int64_t>::max());
     if (!memory.defined() && device_.is_cpu()) give_up_smaller(bytes);
   }

@@ -37,7 +37,7 @@ std::int64_t activation_peak(const Plan& plan, const Workload& work, int lanes, 
     peak = std::max(peak, live + extra);
     live -= kept(u);
   }
-  return heap ? (most_live + most_forward + most_backward) * 6 / 5 : peak;
+  return heap ? (most_live + most_forward + most_backward) * 13 / 10 : peak;
 }
 
 MemoryEstimate memory_of(const PlannerRequest& request, const EngineConfig& config, const Plan& plan) {

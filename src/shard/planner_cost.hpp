@@ -8,8 +8,8 @@ namespace tessera::shard {
 
 // Most bytes of activations at once, over forward and backward of the micro-batches that run together. `heap`: freed
 // memory stays in the process' heap, as on CPUs, where what forward needed for a moment is rarely what backward asks
-// for: both are counted, and a fifth for the gaps between blocks (measured: 13 to 25 % on LLaMA with and without
-// recomputation).
+// for: both are counted, and three tenths for the gaps between blocks (measured: 20 to 45 % on LLaMA, most where
+// units are recomputed).
 std::int64_t activation_peak(const Plan& plan, const Workload& work, int lanes, bool heap);
 
 MemoryEstimate memory_of(const PlannerRequest& request, const EngineConfig& config, const Plan& plan);

@@ -26,11 +26,19 @@ TEST(BufferPool, ABlockThatCameBackIsUsedAgain) {
 TEST(BufferPool, ALargeBlockServesASmallRequestRatherThanGrowBeyondThePeak) {
   BufferPool pool(kCpu);
   pool.take(10000).reset();
-  auto small = pool.take(100);
+  auto small = pool.take(1000);
   EXPECT_EQ(pool.allocated(), 10000);
-  EXPECT_EQ(pool.in_use(), 100);
-  auto other = pool.take(100);  // nothing is free, and 10100 is below what two at once need
-  EXPECT_EQ(pool.in_use(), 200);
+  EXPECT_EQ(pool.in_use(), 1000);
+  auto other = pool.take(1000);  // nothing is free, and 11000 is below what two at once need
+  EXPECT_EQ(pool.in_use(), 2000);
+}
+
+TEST(BufferPool, ATinyRequestLeavesTheLargeBlockToLargeOnes) {
+  BufferPool pool(kCpu);
+  pool.take(10000).reset();
+  auto tiny = pool.take(100);
+  auto large = pool.take(9900);
+  EXPECT_EQ(pool.allocated(), 10100);
 }
 
 TEST(BufferPool, BlocksThatAreTooSmallGiveWay) {

@@ -1,10 +1,10 @@
 #pragma once
 /// BufferPool: the memory that gathered weights and unreduced gradients pass through. Blocks return to the pool and are
 /// used again, so a run's peak is a function of the schedule and not of an allocator: in host memory the pool never
-/// holds more than the most that was on loan at once, but for what differences in size make unavoidable. A block larger
-/// than asked for serves when a new one would exceed that, and blocks that are too small are given up for one that
-/// fits. On devices nothing is given up before the end: work that uses a block may still be queued. One thread at a
-/// time.
+/// holds a sixteenth more than the most that was on loan at once, but for what differences in size make unavoidable. A
+/// block larger than asked for serves when a new one would exceed that, and blocks that are too small are given up for
+/// one that fits. On devices nothing is given up before the end: work that uses a block may still be queued. One thread
+/// at a time.
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
@@ -54,6 +54,7 @@ class BufferPool {
   };
   at::Tensor take_free(std::int64_t bytes, std::int64_t most);
   void give_up_smaller(std::int64_t bytes);
+  bool exceeds(std::int64_t bytes) const noexcept;  // what the pool may hold, with `bytes` more
   at::Tensor allocate_new(std::int64_t bytes);
   c10::Device device_;
   Allocate allocate_;

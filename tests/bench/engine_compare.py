@@ -48,23 +48,25 @@ def run(command):
     if failed or not found or not peak:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr[-3000:]}")
     share = re.search(r"matrix products ([0-9]+) %", done.stdout)
-    return float(found.group(1)), int(peak.group(1)), share.group(1) if share else ""
+    sent = re.search(r"gathered ([0-9.]+) MiB[^,]*, reduced ([0-9.]+) MiB", done.stdout)
+    notes = f", matrix products {share.group(1)} %" if share else ""
+    notes += f", gathers {sent.group(1)} and reduces {sent.group(2)} MiB" if sent else ""
+    return float(found.group(1)), int(peak.group(1)), notes
 
 
 def compare(options, workload, checkpointing):
-    times, peaks, shares = {}, {}, {}
+    times, peaks, notes = {}, {}, {}
     for _ in range(options.rounds):
         for name, command in commands(options, workload, checkpointing).items():
-            seconds, peak, share = run(command)
+            seconds, peak, note = run(command)
             print(f"{workload} {name}: {seconds} s, {peak} MiB", file=sys.stderr, flush=True)
             times.setdefault(name, []).append(seconds)
             peaks.setdefault(name, []).append(peak)
-            shares[name] = share
+            notes[name] = note
     median = {name: statistics.median(values) for name, values in times.items()}
     print(f"{workload}, checkpointing {'on' if checkpointing else 'off'}")
     for name, seconds in median.items():
-        share = f", matrix products {shares[name]} %" if shares[name] else ""
-        print(f"  {name:<24} {seconds:7.3f} s, peak {max(peaks[name])} MiB a process{share}")
+        print(f"  {name:<24} {seconds:7.3f} s, peak {max(peaks[name])} MiB a process{notes[name]}")
     two = median["engine, 2 ranks"]
     others = min(value for name, value in median.items() if name.startswith(("FSDP2", "DeepSpeed")))
     print(

@@ -81,6 +81,30 @@ def steps(options, one_step, distributed):
     return seconds
 
 
+class Traffic:
+    """Bytes that a rank sends in gathers and reductions, counted as the engine counts its own."""
+
+    def __init__(self):
+        self.gathered = self.reduced = 0
+        gather, reduce = dist.all_gather_into_tensor, dist.reduce_scatter_tensor
+
+        def counted_gather(output, input, *args, **kwargs):
+            self.gathered += output.nbytes - input.nbytes
+            return gather(output, input, *args, **kwargs)
+
+        def counted_reduce(output, input, *args, **kwargs):
+            self.reduced += input.nbytes - output.nbytes
+            return reduce(output, input, *args, **kwargs)
+
+        dist.all_gather_into_tensor, dist.reduce_scatter_tensor = counted_gather, counted_reduce
+
+    def report(self, steps):
+        print(
+            f"  sent by a rank in a step: gathered {self.gathered / steps / 2**20:.2f} MiB, "
+            f"reduced {self.reduced / steps / 2**20:.2f} MiB"
+        )
+
+
 def report(options, shape, seconds, rows, ranks):
     step = statistics.median(seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -114,6 +138,7 @@ def run_fsdp2(options, shape):
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
+    traffic = Traffic()
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),))
     model, base = build(shape, options.checkpointing)
     for layer in base.model.layers:
@@ -134,6 +159,7 @@ def run_fsdp2(options, shape):
     seconds = steps(options, one_step, True)
     if dist.get_rank() == 0:
         report(options, shape, seconds, shape["rows"] * dist.get_world_size(), dist.get_world_size())
+        traffic.report(2 + options.steps)
     dist.destroy_process_group()
 
 

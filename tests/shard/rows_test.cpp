@@ -13,7 +13,7 @@
 namespace tessera::shard {
 namespace {
 
-constexpr std::int64_t kVocab = 23, kDim = 7;
+constexpr std::int64_t kVocab = 97, kDim = 7;
 
 // Embedding, one trained layer, and a head with a norm's weight of its own or the embedding's table.
 struct RowModel {
@@ -83,7 +83,7 @@ std::vector<EngineConfig> configs() {
   for (const bool recompute : {true, false}) {
     for (const int prefetch : {0, 1, 3}) {
       for (const std::int64_t keep : {0, 400}) {
-        for (const std::int64_t block : {std::int64_t{5} * kDim * 4, std::int64_t{0}}) {
+        for (const std::int64_t block : {std::int64_t{20} * kDim * 4, std::int64_t{0}}) {
           EngineConfig c;
           c.policy.recompute = recompute;
           c.prefetch = prefetch;
@@ -145,7 +145,7 @@ TEST_P(RowsTest, ABlockIsAllThatIsEverGathered) {
   const RowModel model(GetParam());
   EngineConfig config;
   config.prefetch = 0;
-  config.row_block_bytes = 5 * kDim * 4;
+  config.row_block_bytes = 20 * kDim * 4;
   const auto plan = make_plan(model.layout, {world->size(), 1, config, 1, reached});
   config.row_block_bytes = 1 << 20;
   const auto whole = make_plan(model.layout, {world->size(), 1, config, 1, reached});
@@ -163,7 +163,7 @@ TEST_P(RowsTest, LogitsAndExportSeeAllRows) {
   nn::LocalRunner runner;
   const RowModel sharded(GetParam());
   EngineConfig config;
-  config.row_block_bytes = 4 * kDim * 4;
+  config.row_block_bytes = 15 * kDim * 4;
   Engine engine(sharded.layout, comm::Fabric::on_host(*world), config);
   engine.load(toy::EmptySource(), toy::drawn());
   engine.settle();
@@ -186,7 +186,7 @@ TEST_P(RowsTest, LogitsAndExportSeeAllRows) {
 
 TEST_P(RowsTest, OneDigestWhateverTheBlocks) {
   std::uint64_t want = 0;
-  for (const std::int64_t rows : {3, 7, 100}) {
+  for (const std::int64_t rows : {13, 40, 1000}) {
     const RowModel model(GetParam());
     EngineConfig config;
     config.row_block_bytes = rows * kDim * 4;

@@ -39,6 +39,7 @@ LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   LlavaFolder out;
   out.folder = fs::weakly_canonical(request.folder);
   out.config = read_folder_config(out.folder, "--model");
+  out.config.update(request.settings);
   if (out.config.contains("text_config") || out.config.contains("vision_config")) {
     out.llava = LlavaConfig::from_transformers(out.config);
     return out;

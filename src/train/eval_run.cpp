@@ -15,7 +15,7 @@ EvalResult run_evaluation(const EvalRequest& request, const comm::Fabric& fabric
   data::EvalLoader loader(model.input_spec(request.model_max_length), shards, fabric.rank(), fabric.size(),
                           {request.workers, 1024, request.max_items});
   EvalResult result;
-  result.model = evaluate(*model.model, *model.engine, loader, request.overlay_dir,
+  result.model = evaluate(*model.recipe->segments(), *model.engine, loader, request.overlay_dir,
                           request.overlay_dir.empty() ? 0 : request.overlays);
   if (!request.baseline_shards.empty()) {
     const auto train = data::Shards::open(request.baseline_shards, "train", {});

@@ -120,18 +120,16 @@ void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
 // CLIP stays where it was, named by its absolute path; a tower that is kept lies in the weights, and its
 // description beside them.
 void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
-  auto config = model.config_json;
-  config["vocab_size"] = model.model->config().language.vocab_size();
-  config["train_mask_decoder"] = true;
-  config["out_dim"] = model.model->config().out_dim;
+  auto config = model.recipe->exported_config();
+  const auto& tower = model.recipe->tower_folder();
   config["torch_dtype"] = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";
-  config["mm_vision_tower"] = model.vision_tower_folder.string();
+  config["mm_vision_tower"] = tower.string();
   config.erase("vision_tower");
   if (keeps_tower(model)) {
     config["mm_vision_tower"] = "clip";
     make_directories(dir / "clip");
     for (const char* name : {"config.json", "preprocessor_config.json"}) {
-      const auto from = model.vision_tower_folder / name;
+      const auto from = tower / name;
       if (fs::exists(from)) write_file(dir / "clip" / name, read_file(from));
     }
   }

@@ -2,14 +2,10 @@
 
 #include <algorithm>
 
-#include "tessera/adapt/trainable.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
-#include "tessera/core/file.hpp"
 #include "tessera/core/progress.hpp"
-#include "tessera/image/preprocess.hpp"
 #include "tessera/io/model_folder.hpp"
-#include "tessera/models/lisa_folder.hpp"
 #include "tessera/train/machine.hpp"
 
 namespace tessera::train {
@@ -25,44 +21,20 @@ bool contains(const std::string& name, std::string_view part) {
   return name.find(part) != std::string::npos;
 }
 
-// The language model's layers and last norm.
-bool is_language(const std::string& name) {
-  return name.starts_with("model.layers.") || name == "model.norm.weight" || name.starts_with("transformer.blocks.") ||
-         name == "transformer.norm_f.weight";
-}
-
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> out;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const auto end = std::min(text.find(',', begin), text.size());
-    if (end > begin) out.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return out;
-}
-
-void settle_what_trains(LoadedModel& m, const TrainConfig& config) {
-  if (config.lora_r > 0) {
-    m.lora = adapt::attach_lora(
-        *m.layout, lora_config(config.lora_r, config.lora_alpha, config.lora_dropout, config.lora_target_modules));
-  }
-  adapt::mark_trainable(*m.layout, adapt::train_scope_from_name(config.train_scope));
+void settle_what_trains(LoadedModel& m) {
+  if (const auto lora = m.recipe->adapters(*m.layout)) m.lora = adapt::attach_lora(*m.layout, *lora);
+  m.recipe->mark_trained(*m.layout);
   for (const auto& p : m.layout->params()) {
-    if (!config.train_mask_decoder && p->name.find(".mask_decoder.") != std::string::npos) p->trainable = false;
-    // LISA without LoRA leaves the language model itself to be trained.
-    const bool language = is_language(p->name);
-    if (config.train_scope == "lisa" && config.lora_r == 0 && language && !p->buffer) p->trainable = true;
     if (p->trainable && contains(p->name, kClip)) m.vision_tower_trained = true;
   }
 }
 
-shard::LoadPolicy policy_of(const models::LisaFolder& folder, const TrainConfig& config, std::uint64_t seed, int rank) {
+shard::LoadPolicy policy_of(const Recipe& recipe, const TrainConfig& config, std::uint64_t seed, int rank) {
   shard::LoadPolicy policy;
   policy.seed = seed;
   policy.progress = progress_style(rank);
   const bool any = config.random_init;
-  policy.may_initialize = [&folder, any](const nn::ParamState& p) { return any || models::may_be_new(folder, p); };
+  policy.may_initialize = [&recipe, any](const nn::ParamState& p) { return any || recipe.may_be_new(p); };
   policy.may_extend_rows = [](const nn::ParamState& p) {
     return p.name == "model.embed_tokens.weight" || p.name == "transformer.wte.weight" || p.name == "lm_head.weight";
   };
@@ -94,15 +66,6 @@ shard::ComputeType compute_type(const std::string& precision) {
   throw RequestError("--precision '{}' is unknown; choose fp32, bf16 or fp16", precision);
 }
 
-adapt::LoraConfig lora_config(std::int64_t rank, double alpha, double dropout, const std::string& targets) {
-  adapt::LoraConfig out;
-  out.rank = rank;
-  out.alpha = alpha;
-  out.dropout = dropout;
-  out.targets = split_list(targets);
-  return out;
-}
-
 bool has_backward(const nn::Unit& unit) {
   const bool trains = unit.adapted || std::any_of(unit.params.begin(), unit.params.end(),
                                                   [](const nn::Param& p) { return p->trainable; });
@@ -112,30 +75,12 @@ bool has_backward(const nn::Unit& unit) {
   return trains || !tower;
 }
 
-data::InputSpec LoadedModel::input_spec(std::int64_t model_max_length) const {
-  const auto& c = model->config();
-  data::InputSpec spec;
-  spec.sam_size = c.sam.image_size;
-  spec.clip = image::with_size({}, c.clip.image_size);
-  const auto processor = vision_tower_folder / "preprocessor_config.json";
-  if (std::filesystem::exists(processor))
-    spec.clip = image::clip_config_from_json(read_file(processor), processor.string());
-  if (spec.clip.crop != image::Size{c.clip.image_size, c.clip.image_size}) {
-    throw RequestError("{} crops to {} x {}, the tower takes {} pixels", processor.string(), spec.clip.crop.height,
-                       spec.clip.crop.width, c.clip.image_size);
-  }
-  const auto side = c.clip.image_size / c.clip.patch_size;
-  spec.image_patches = side * side;
-  spec.model_max_length = model_max_length;
-  return spec;
-}
-
 namespace {
 
-BatchShape one_picture(const models::LisaConfig& c) {
+BatchShape one_picture(const data::InputSpec& spec) {
   BatchShape shape;
   shape.images = shape.rows = shape.masks = 1;
-  shape.mask_pixels = c.sam.image_size * c.sam.image_size;
+  shape.mask_pixels = spec.sam_size * spec.sam_size;
   return shape;
 }
 
@@ -163,7 +108,7 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   request.micro_batches = shape.micro_batches;
   request.has_backward = backward_of(for_training);
   const std::int64_t element = request.engine.compute == shard::ComputeType::f32 ? 4 : 2;
-  request.work = lisa_workload(*m.layout, m.model->config(), shape, element);
+  request.work = m.recipe->workload(*m.layout, shape, element);
   request.rates = machine.rates;
   request.snapshot = for_training && config.async_save;
   if (machine.memory) {
@@ -183,27 +128,25 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
   machine.rates = measure_rates(fabric, device, compute_type(config.precision));
   machine.memory = measure_memory(fabric, device);  // after what the probe has drawn in
   std::optional<LoadedModel> loaded;
-  std::optional<models::LisaFolder> folder;
   comm::on_every_rank(*fabric.control, [&] {
-    folder = models::read_lisa_folder({config.version, config.vision_tower, config.vision_pretrained, config.hub_dir});
-    loaded.emplace(LoadedModel{.folder = folder->folder,
-                               .config_json = folder->config,
-                               .vision_tower_folder = folder->tower,
-                               .tokenizer = models::load_lisa_tokenizer(*folder),
+    auto recipe = make_recipe(config);
+    auto tokenizer = recipe->load_tokenizer();
+    loaded.emplace(LoadedModel{.recipe = std::move(recipe),
+                               .tokenizer = std::move(tokenizer),
                                .layout = std::make_unique<nn::ModelLayout>(),
-                               .model = nullptr,
                                .lora = {},
                                .engine = nullptr,
                                .plan = {}});
-    loaded->model = std::make_unique<models::LisaModel>(*loaded->layout, folder->lisa);
-    loaded->vision_tower_on_disk = io::find_weights(folder->tower).has_value();
-    if (for_training) settle_what_trains(*loaded, config);
+    auto& own = *loaded->recipe;
+    own.build(*loaded->layout);
+    loaded->vision_tower_on_disk = io::find_weights(own.tower_folder()).has_value();
+    if (for_training) settle_what_trains(*loaded);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
-                               micro_batch ? micro_batch(*loaded) : one_picture(folder->lisa));
+                               micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)));
     for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
-    const auto weights = models::open_lisa_weights(*folder);
-    report(loaded->engine->load(*weights, policy_of(*folder, config, seed, fabric.rank())), log);
+    const auto weights = own.open_weights();
+    report(loaded->engine->load(*weights, policy_of(own, config, seed, fabric.rank())), log);
   });
   loaded->engine->settle();
   if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();

@@ -17,15 +17,32 @@ struct GlobalCounts {
   std::int64_t target_tokens = 0, masks = 0, micro_batches = 0, samples = 0, tokens = 0;
 };
 
-GlobalCounts count(const std::vector<models::LisaBatch>& micro_batches, comm::Communicator& control) {
+struct OwnCounts {
+  std::int64_t target_tokens = 0, masks = 0, samples = 0, tokens = 0;
+};
+
+OwnCounts counts_of(const models::LisaBatch& batch) {
+  const auto counts = models::count_targets(batch);
+  return {counts.target_tokens, counts.masks, batch.images_count(), batch.attention_mask.sum().item<std::int64_t>()};
+}
+
+OwnCounts counts_of(const models::LlavaBatch& batch) {
+  const auto length = batch.labels.size(1);
+  const at::Tensor targets =
+      batch.labels.narrow(1, std::min<std::int64_t>(1, length), std::max<std::int64_t>(0, length - 1));
+  return {targets.ne(-100).sum().item<std::int64_t>(), 0, batch.input_ids.size(0),
+          batch.attention_mask.sum().item<std::int64_t>()};
+}
+
+GlobalCounts count(const std::vector<Batch>& micro_batches, comm::Communicator& control) {
   std::array<std::int64_t, 5> sums{};
   for (const auto& batch : micro_batches) {
-    const auto counts = models::count_targets(batch);
+    const auto counts = std::visit([](const auto& own) { return counts_of(own); }, batch);
     sums[0] += counts.target_tokens;
     sums[1] += counts.masks;
     sums[2] += 1;
-    sums[3] += batch.images_count();
-    sums[4] += batch.attention_mask.sum().item<std::int64_t>();
+    sums[3] += counts.samples;
+    sums[4] += counts.tokens;
   }
   control.all_reduce({sums.data(), static_cast<std::int64_t>(sums.size()), comm::DType::i64});
   return {sums[0], sums[1], sums[2], sums[3], sums[4]};
@@ -41,7 +58,7 @@ struct LossSums {
   static constexpr std::size_t kParts = 5;
   std::array<ExactSum, kParts> sums{};
 
-  void add(const models::LisaOutputs& out, double factor) {
+  void add(const StepLosses& out, double factor) {
     const std::array<const at::Tensor*, kParts> parts{&out.loss, &out.ce_loss, &out.mask_bce_loss, &out.mask_dice_loss,
                                                       &out.mask_loss};
     for (std::size_t i = 0; i < kParts; ++i) sums[i].add(factor * parts[i]->item<double>());
@@ -60,11 +77,26 @@ struct LossSums {
 
 }  // namespace
 
+namespace {
+
+at::ScalarType scalar_of(shard::ComputeType type) {
+  return type == shard::ComputeType::bf16 ? at::kBFloat16 : type == shard::ComputeType::f16 ? at::kHalf : at::kFloat;
+}
+
+}  // namespace
+
+models::LlavaBatch on_device(const models::LlavaBatch& batch, const shard::EngineConfig& engine) {
+  models::LlavaBatch out = batch;
+  out.images = batch.images.to(engine.device, scalar_of(engine.compute));
+  out.input_ids = batch.input_ids.to(engine.device);
+  out.labels = batch.labels.to(engine.device);
+  out.attention_mask = batch.attention_mask.to(engine.device);
+  return out;
+}
+
 models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineConfig& engine) {
   if (engine.device.is_cpu() && engine.compute == shard::ComputeType::f32) return batch;
-  const auto compute = engine.compute == shard::ComputeType::bf16  ? at::kBFloat16
-                       : engine.compute == shard::ComputeType::f16 ? at::kHalf
-                                                                   : at::kFloat;
+  const auto compute = scalar_of(engine.compute);
   models::LisaBatch out = batch;
   out.images = batch.images.to(engine.device, compute);
   out.images_clip = batch.images_clip.to(engine.device, compute);
@@ -75,24 +107,25 @@ models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineC
   return out;
 }
 
-StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shard::AdamW& optimizer,
-                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config,
+StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::AdamW& optimizer,
+                     const std::vector<Batch>& micro_batches, std::int64_t step, const StepConfig& config,
                      LossScaler& scaler) {
   auto& control = engine.control();
   const auto counts = count(micro_batches, control);
-  models::LisaForwardOptions options;
+  LossOptions options;
   options.weights = config.weights;
   if (config.global_normalization) options.scale = scale_of(counts);
   const double factor = config.global_normalization ? 1.0 : 1.0 / static_cast<double>(counts.micro_batches);
 
   LossSums sums;
-  auto forward = [&](const models::LisaBatch& batch) {
+  auto forward = [&](const Batch& micro) {
+    const Batch batch = std::visit([&](const auto& own) { return Batch(on_device(own, engine.config())); }, micro);
     nn::ForwardContext ctx;
     ctx.seed = config.seed;
     ctx.step = step;
     ctx.training = true;
-    ctx.sample_keys = batch.sample_keys;
-    const auto out = model.forward(on_device(batch, engine.config()), engine, ctx, options);
+    ctx.sample_keys = std::visit([](const auto& own) { return own.sample_keys; }, batch);
+    const auto out = recipe.forward(batch, engine, ctx, options);
     sums.add(out, factor);
     const double multiplier = factor * scaler.scale();
     return multiplier == 1.0 ? out.loss : out.loss.mul(multiplier);

@@ -53,8 +53,8 @@ class Trainer {
                                             request.loader, model_.input_spec(request.loader.model_max_length),
                                             *shards_, request.seed, fabric.rank(), fabric.size());
                                       })),
-        optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps},
-                   {{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }),
+        groups_(model_.recipe->param_groups(*model_.layout)),
+        optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps}, groups_.groups, groups_.group_of),
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
         writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}) {
     if (!request.val_shards.empty() && !config_.no_eval) {
@@ -202,11 +202,11 @@ class Trainer {
     const std::int64_t step = step_ + 1;
     auto batches = loader_->next();
     if (trace_) trace_->add(TraceLog::Row::wait, "data", start, Clock::now());
-    std::vector<models::LisaBatch> micro;
-    for (auto& m : batches.micro) micro.push_back(std::move(m.batch));
+    std::vector<Batch> micro;
+    for (auto& m : batches.micro) micro.emplace_back(std::move(m.batch));
     const double factor = learning_rate_factor(
         {config_.lr_scheduler_type, config_.warmup_steps, config_.total_steps(), config_.lr_first_step_full}, step);
-    for (auto& group : optimizer_.groups()) group.lr = config_.lr * factor;
+    for (std::size_t g = 0; g < groups_.groups.size(); ++g) optimizer_.groups()[g].lr = groups_.groups[g].lr * factor;
 
     const auto before = traffic();
     StepConfig step_config;
@@ -215,7 +215,7 @@ class Trainer {
     step_config.max_grad_norm = config_.max_grad_norm;
     step_config.seed = request_.seed;
     step_config.trace = trace_ ? &*trace_ : nullptr;
-    auto metrics = run_step(*model_.model, *model_.engine, optimizer_, micro, step, step_config, scaler_);
+    auto metrics = run_step(*model_.recipe, *model_.engine, optimizer_, micro, step, step_config, scaler_);
     const auto after = traffic();
     metrics.bytes_gathered = after.first - before.first;
     metrics.bytes_reduced = after.second - before.second;
@@ -286,8 +286,8 @@ class Trainer {
     if (bar_) bar_->clear();
     if (!val_loader_) throw RequestError("--eval_only needs --val_shards");
     const bool last = step_ == config_.total_steps() || config_.eval_only;
-    const auto result = evaluate(*model_.model, *model_.engine, *val_loader_, last ? folder_ / "overlays" : fs::path(),
-                                 last ? config_.vis_samples : 0);
+    const auto result = evaluate(*model_.recipe->segments(), *model_.engine, *val_loader_,
+                                 last ? folder_ / "overlays" : fs::path(), last ? config_.vis_samples : 0);
     const double giou = result.all.giou();
     log_.info("validation at step {}: gIoU {:.4f}  cIoU {:.4f}  over {} masks in {:.1f} s", step_, giou,
               result.all.ciou(), result.all.masks(), result.seconds);
@@ -351,6 +351,7 @@ class Trainer {
   std::unique_ptr<data::Loader> loader_;
   std::optional<data::Shards> val_shards_;
   std::optional<data::EvalLoader> val_loader_;
+  ParamGroups groups_;  // with the peaks of their rates
   shard::AdamW optimizer_;
   LossScaler scaler_;
   shard::CheckpointWriter writer_;

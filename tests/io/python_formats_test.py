@@ -106,6 +106,24 @@ def check_refusals(folder):
     assert "called" not in done.stdout and not (folder / "never").exists()
 
 
+def check_torch_files(folder):
+    """A state dict saved by us is the same in torch.load, with and without weights_only, and is read again here."""
+    state = {"model.mm_projector.0.weight": torch.randn(7, 5), "half": torch.randn(3).half(), "none": torch.empty(0, 4),
+             "größe": torch.randn(2, 3, 4).bfloat16(), "ids": torch.arange(6) - 3, "scalar": torch.tensor(2.5)}
+    torch.save(state, folder / "theirs.bin")
+    run("torch", folder / "theirs.bin", folder / "ours.bin")
+    for weights_only in (True, False):
+        got = torch.load(folder / "ours.bin", weights_only=weights_only)
+        assert set(got) == set(state), list(got)
+        for name, tensor in state.items():
+            assert got[name].dtype == tensor.dtype and got[name].shape == tensor.shape
+            assert bytes_of(got[name]) == bytes_of(tensor), name
+    run("torch", folder / "ours.bin", folder / "ours2.bin")
+    assert all(bytes_of(tensor) == bytes_of(state[name]) for name, tensor in torch.load(folder / "ours2.bin").items())
+    import zipfile
+    assert zipfile.ZipFile(folder / "ours.bin").testzip() is None
+
+
 def bytes_of(tensor):
     return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
@@ -141,6 +159,7 @@ with tempfile.TemporaryDirectory() as name:
     (root / "theirs").mkdir()
     check_reading(root / "theirs")
     check_reading_hdf5(root / "theirs.h5")
+    check_torch_files(root)
     check_refusals(root)
     check_transformers(root)
 print("ok")

@@ -2,6 +2,7 @@
 //   roundtrip write DIR       DIR/sharded/…, DIR/file.h5
 //   roundtrip convert IN OUT  the weights at IN as one safetensors file
 //   roundtrip resave IN OUT BYTES  the weights at IN as a folder of shards of at most so many bytes
+//   roundtrip torch IN OUT    the weights at IN as one file of torch.save
 //   roundtrip hdf5 FILE       shows attributes and values of a file h5py wrote
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include "tessera/io/model_folder.hpp"
 #include "tessera/io/model_writer.hpp"
 #include "tessera/io/ragged.hpp"
+#include "tessera/io/torch_writer.hpp"
 
 namespace tessera::io {
 namespace {
@@ -84,6 +86,17 @@ void resave(const std::filesystem::path& in, const std::filesystem::path& out, s
   writer.commit();
 }
 
+void save_for_torch(const std::filesystem::path& in, const std::filesystem::path& out) {
+  const SourcePtr source = open_weights(in);
+  TorchFileWriter writer(out);
+  for (const auto& info : source->tensors()) {
+    std::vector<char> bytes(static_cast<std::size_t>(info.numel()) * size_of(info.type));
+    source->read(info, 0, info.numel(), bytes.data());
+    writer.write(info, bytes.data());
+  }
+  writer.commit();
+}
+
 /// What h5py wrote, as text.
 void show_hdf5(const std::filesystem::path& path) {
   const H5File file = H5File::open(path);
@@ -104,10 +117,12 @@ int run(int argc, char** argv) {
     convert(argv[2], argv[3]);
   } else if (verb == "resave" && argc == 5) {
     resave(argv[2], argv[3], std::atoll(argv[4]));
+  } else if (verb == "torch" && argc == 4) {
+    save_for_torch(argv[2], argv[3]);
   } else if (verb == "hdf5" && argc == 3) {
     show_hdf5(argv[2]);
   } else {
-    throw RequestError("usage: roundtrip write DIR | convert IN OUT | resave IN OUT BYTES | hdf5 FILE");
+    throw RequestError("usage: roundtrip write DIR | convert IN OUT | resave IN OUT BYTES | torch IN OUT | hdf5 FILE");
   }
   return 0;
 }

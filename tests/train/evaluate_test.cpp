@@ -33,7 +33,7 @@ class EvaluateTest : public testing::Test {
       nn::ForwardContext ctx;
       ctx.sample_keys = item.batch.sample_keys;
       model.engine->begin_pass(shard::Pass::free_order);
-      const auto out = model.model->forward(item.batch, *model.engine, ctx, options);
+      const auto out = model.recipe->segments()->forward(item.batch, *model.engine, ctx, options);
       model.engine->end_pass();
       const auto target = item.batch.masks.at(0).contiguous();
       const auto logits = out.pred_masks.at(0).contiguous();
@@ -62,7 +62,7 @@ class EvaluateTest : public testing::Test {
 TEST_F(EvaluateTest, TheScoreIsThatOfAPlainLoopOnAnyNumberOfRanks) {
   const auto wanted = by_a_plain_loop();
   auto mine = loader(job.rank(), job.comm().size());
-  const auto got = evaluate(*model.model, *model.engine, mine, {}, 0);
+  const auto got = evaluate(*model.recipe->segments(), *model.engine, mine, {}, 0);
   EXPECT_GE(got.all.masks(), 3);
   EXPECT_EQ(got.all.masks(), wanted.masks());
   EXPECT_GT(wanted.ciou(), 0.0);  // or equality would say little
@@ -75,8 +75,8 @@ TEST_F(EvaluateTest, TheScoreIsThatOfAPlainLoopOnAnyNumberOfRanks) {
 
 TEST_F(EvaluateTest, ASecondRunStartsAgainFromTheFirstItem) {
   auto mine = loader(job.rank(), job.comm().size());
-  const auto first = evaluate(*model.model, *model.engine, mine, {}, 0);
-  const auto second = evaluate(*model.model, *model.engine, mine, {}, 0);
+  const auto first = evaluate(*model.recipe->segments(), *model.engine, mine, {}, 0);
+  const auto second = evaluate(*model.recipe->segments(), *model.engine, mine, {}, 0);
   EXPECT_EQ(first.all.masks(), second.all.masks());
   EXPECT_EQ(first.all.giou(), second.all.giou());
 }
@@ -84,7 +84,7 @@ TEST_F(EvaluateTest, ASecondRunStartsAgainFromTheFirstItem) {
 TEST_F(EvaluateTest, OverlaysOfTheFirstItemsAreDrawnOnceEach) {
   const auto folder = job.fresh_folder("overlays");
   auto mine = loader(job.rank(), job.comm().size());
-  evaluate(*model.model, *model.engine, mine, folder, 2);
+  evaluate(*model.recipe->segments(), *model.engine, mine, folder, 2);
   std::set<std::string> items;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() != ".png") continue;
@@ -102,7 +102,7 @@ TEST_F(EvaluateTest, AnOverlayThatCannotBeWrittenIsAnErrorOnEveryRank) {
   if (job.rank() == 0) testing_support::write_file(blocked, "no folder");
   job.comm().barrier();
   auto mine = loader(job.rank(), job.comm().size());
-  EXPECT_ANY_THROW(evaluate(*model.model, *model.engine, mine, blocked, 2));
+  EXPECT_ANY_THROW(evaluate(*model.recipe->segments(), *model.engine, mine, blocked, 2));
 }
 
 }  // namespace

@@ -124,10 +124,10 @@ TEST_F(ExportTest, TheMergedFolderLoadsAsAFinishedLisa) {
   const auto dir = job.fresh_folder("finished");
   export_merged(model, dir, "fp32", Log());
   const auto json = nlohmann::json::parse(testing_support::read_file(dir / "config.json"));
-  EXPECT_EQ(json.at("vocab_size"), model.model->config().language.vocab_size());
+  EXPECT_EQ(json.at("vocab_size"), model.recipe->segments()->config().language.vocab_size());
   EXPECT_EQ(json.at("mm_vision_tower"), "clip");
   const auto added = nlohmann::json::parse(testing_support::read_file(dir / "added_tokens.json"));
-  EXPECT_EQ(added.at("[SEG]"), model.model->config().seg_token_id);
+  EXPECT_EQ(added.at("[SEG]"), model.recipe->segments()->config().seg_token_id);
   auto config = job.config();
   config.version = dir.string();
   config.random_init = false;  // nothing may be missing

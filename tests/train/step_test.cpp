@@ -41,7 +41,7 @@ class StepTest : public testing::Test {
     StepConfig config;
     config.global_normalization = global;
     LossScaler scaler(false);
-    return run_step(*model.model, *model.engine, optimizer, micro, 1, config, scaler);
+    return run_step(*model.recipe, *model.engine, optimizer, {micro.begin(), micro.end()}, 1, config, scaler);
   }
   shard::AdamW optimizer(double lr) {
     return {*model.engine, {}, {{"all", lr, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
@@ -93,7 +93,8 @@ TEST_F(StepTest, GlobalMeansAreTheReferencesOnABatchThatIsAlone) {
   ctx.sample_keys = whole[0].sample_keys;
   model.engine->begin_step();
   model.engine->begin_pass(shard::Pass::free_order);
-  const auto own = model.model->forward(whole[0], *model.engine, ctx);  // divides by the batch's own counts
+  const auto own =
+      model.recipe->segments()->forward(whole[0], *model.engine, ctx);  // divides by the batch's own counts
   model.engine->end_pass();
   model.engine->end_step();
   auto still = optimizer(0.0);
@@ -116,7 +117,7 @@ TEST_F(StepTest, WithMicroBatchNormalisationEachMicroBatchCountsAlike) {
 
 TEST_F(StepTest, AStepWithoutAnyMaskHasNoMaskLossAndAGradient) {
   auto micro = batches(1, 2, job.rank(), job.comm().size());
-  const auto seg = model.model->config().seg_token_id;
+  const auto seg = model.recipe->segments()->config().seg_token_id;
   for (auto& batch : micro) {
     for (auto* ids : {&batch.input_ids, &batch.labels}) {
       *ids = at::where(ids->eq(seg), at::full_like(*ids, 5), *ids);
@@ -194,7 +195,8 @@ TEST_F(StepTest, Fp16IsScaledSkipsOverflowsAndGivesTheGradientOfFp32) {
   for (int tries = 0; tries < 24; ++tries) {
     const auto before = half.engine->trained().front().master.clone();
     const double scale = scaler.scale();
-    metrics = run_step(*half.model, *half.engine, half_optimizer, micro, 1, step_config, scaler);
+    metrics =
+        run_step(*half.recipe, *half.engine, half_optimizer, {micro.begin(), micro.end()}, 1, step_config, scaler);
     EXPECT_EQ(metrics.loss_scale, scale);
     if (!metrics.skipped) break;
     ++skipped;

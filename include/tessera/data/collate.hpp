@@ -12,10 +12,11 @@ namespace tessera::data {
 
 /// What the model wants to be fed with.
 struct InputSpec {
-  std::int64_t sam_size = 1024;         ///< S
-  image::ClipImageConfig clip;          ///< of the vision tower; its crop gives s
-  std::int64_t image_patches = 256;     ///< features that replace the one image token
-  std::int64_t model_max_length = 512;  ///< positions after the image is spliced in
+  std::int64_t sam_size = 1024;                  ///< S
+  image::ClipImageConfig clip;                   ///< of the vision tower; its crop gives s
+  image::Aspect aspect = image::Aspect::square;  ///< LLaVA alone: square or pad
+  std::int64_t image_patches = 256;              ///< features that replace the one image token
+  std::int64_t model_max_length = 512;           ///< positions after the image is spliced in
 };
 
 struct CollateReport {

@@ -17,6 +17,8 @@ struct LlavaFolderRequest {
   std::filesystem::path folder;
   std::string vision_tower;  ///< overrides mm_vision_tower; empty: as the config says
   std::string hub_dir;       ///< where names that are no folders are looked up
+  /// Keys of config.json with the values that count instead: those of a language model that becomes a LLaVA.
+  nlohmann::json settings = nlohmann::json::object();
 };
 
 struct LlavaFolder {

@@ -1,42 +1,35 @@
 #pragma once
-/// LoadedModel: a LISA model ready to run on this job's ranks: tokenizer, shapes, engine with its slices filled.
+/// LoadedModel: a model ready to run on this job's ranks: tokenizer, shapes, engine with its slices filled.
 /// What trains is settled here, from the flags. Collective.
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #include "tessera/adapt/lora.hpp"
 #include "tessera/comm/fabric.hpp"
 #include "tessera/core/log.hpp"
-#include "tessera/data/collate.hpp"
-#include "tessera/models/lisa.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/text/tokenizer.hpp"
 #include "tessera/train/config.hpp"
-#include "tessera/train/workload.hpp"
+#include "tessera/train/recipe.hpp"
 
 namespace tessera::train {
 
 struct LoadedModel {
-  std::filesystem::path folder;
-  nlohmann::json config_json;                 ///< of the folder
-  std::filesystem::path vision_tower_folder;  ///< where CLIP's config.json is
+  std::unique_ptr<Recipe> recipe;
   bool vision_tower_trained = false;
   bool vision_tower_on_disk = false;  ///< its folder holds weights, so that exports can leave it there
   text::Tokenizer tokenizer;
   std::unique_ptr<nn::ModelLayout> layout;
-  std::unique_ptr<models::LisaModel> model;
   std::optional<adapt::Lora> lora;
   std::unique_ptr<shard::Engine> engine;
   std::uint64_t frozen_digest = 0;
   shard::RunPlan plan;  ///< the engine's configuration, why it is so, and what was predicted
 
   /// Sizes that the data must have for this model.
-  data::InputSpec input_spec(std::int64_t model_max_length) const;
+  data::InputSpec input_spec(std::int64_t model_max_length) const { return recipe->input_spec(model_max_length); }
 };
 
 /// `for_training` false: nothing trains and no adapter is added (evaluation of a finished folder).
@@ -50,9 +43,7 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
 
 /// Names of --precision. Throws RequestError.
 shard::ComputeType compute_type(const std::string& precision);
-/// LISA's LoRA from its flags; `targets` is a comma list of substrings.
-adapt::LoraConfig lora_config(std::int64_t rank, double alpha, double dropout, const std::string& targets);
-/// Whether backward passes through a unit of LISA: not through an image tower of which nothing trains. For plans.
+/// Whether backward passes through a unit: not through an image tower of which nothing trains. For plans.
 bool has_backward(const nn::Unit& unit);
 
 }  // namespace tessera::train

@@ -1,15 +1,15 @@
 #pragma once
-/// One optimiser step of a LISA model over an engine: forward and backward of this rank's micro-batches, reduction,
+/// One optimiser step of a model over an engine: forward and backward of this rank's micro-batches, reduction,
 /// clipping, update. Collective. Source: LISA train_ds.py (train), DeepSpeed's accumulation boundary.
 #include <cstdint>
 #include <vector>
 
 #include "tessera/core/trace.hpp"
-#include "tessera/models/lisa.hpp"
 #include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/train/loss_scale.hpp"
 #include "tessera/train/metrics_log.hpp"
+#include "tessera/train/recipe.hpp"
 
 namespace tessera::train {
 
@@ -25,13 +25,14 @@ struct StepConfig {
 
 /// The batch's tensors where the engine computes, pictures in its compute type. A batch that is there already is
 /// shared.
+models::LlavaBatch on_device(const models::LlavaBatch& batch, const shard::EngineConfig& engine);
 models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineConfig& engine);
 
 /// Learning rates must be set in `optimizer` beforehand. Fills the losses, grad_norm, skipped, tokens and samples of
 /// the result, each for the global batch. A gradient that is not finite leaves weights and moments untouched;
 /// `scaler` learns of it.
-StepMetrics run_step(const models::LisaModel& model, shard::Engine& engine, shard::AdamW& optimizer,
-                     const std::vector<models::LisaBatch>& micro_batches, std::int64_t step, const StepConfig& config,
+StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::AdamW& optimizer,
+                     const std::vector<Batch>& micro_batches, std::int64_t step, const StepConfig& config,
                      LossScaler& scaler);
 
 }  // namespace tessera::train

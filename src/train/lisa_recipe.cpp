@@ -1,0 +1,96 @@
+// LISA: LoRA on the language model, embedding, head, [SEG]'s projection and the mask decoder. Source: LISA train_ds.py.
+#include "tessera/adapt/trainable.hpp"
+#include "tessera/models/lisa_folder.hpp"
+#include "train/recipes.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+// The language model's layers and last norm.
+bool is_language(const std::string& name) {
+  return name.starts_with("model.layers.") || name == "model.norm.weight" || name.starts_with("transformer.blocks.") ||
+         name == "transformer.norm_f.weight";
+}
+
+class LisaRecipe final : public Recipe {
+ public:
+  explicit LisaRecipe(const TrainConfig& config)
+      : config_(config),
+        folder_(
+            models::read_lisa_folder({config.version, config.vision_tower, config.vision_pretrained, config.hub_dir})) {
+  }
+
+  void build(nn::ModelLayout& layout) override { model_.emplace(layout, folder_.lisa); }
+  text::Tokenizer load_tokenizer() const override { return models::load_lisa_tokenizer(folder_); }
+  io::SourcePtr open_weights() const override { return models::open_lisa_weights(folder_); }
+  bool may_be_new(const nn::ParamState& p) const override { return models::may_be_new(folder_, p); }
+
+  std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout&) const override {
+    if (config_.lora_r == 0) return std::nullopt;
+    return lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
+  }
+
+  void mark_trained(nn::ModelLayout& layout) const override {
+    adapt::mark_trainable(layout, adapt::train_scope_from_name(config_.train_scope));
+    for (const auto& p : layout.params()) {
+      if (!config_.train_mask_decoder && p->name.find(".mask_decoder.") != std::string::npos) p->trainable = false;
+      // LISA without LoRA leaves the language model itself to be trained.
+      const bool language = is_language(p->name);
+      if (config_.train_scope == "lisa" && config_.lora_r == 0 && language && !p->buffer) p->trainable = true;
+    }
+  }
+
+  ParamGroups param_groups(const nn::ModelLayout&) const override {
+    return {{{"all", config_.lr, config_.weight_decay}}, [](const nn::ParamState&) { return std::size_t{0}; }};
+  }
+
+  data::InputSpec input_spec(std::int64_t model_max_length) const override {
+    const auto& clip = folder_.lisa.clip;
+    data::InputSpec spec;
+    spec.sam_size = folder_.lisa.sam.image_size;
+    describe_tower(folder_.tower, clip, spec);
+    spec.image_patches = clip.patches();
+    spec.model_max_length = model_max_length;
+    return spec;
+  }
+
+  shard::Workload workload(const nn::ModelLayout& layout, const BatchShape& shape,
+                           std::int64_t element) const override {
+    return lisa_workload(layout, folder_.lisa, shape, element);
+  }
+
+  StepLosses forward(const Batch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+                     const LossOptions& options) const override {
+    models::LisaForwardOptions forward;
+    forward.weights = options.weights;
+    forward.scale = options.scale;
+    const auto out = model_->forward(of_family<models::LisaBatch>(batch), runner, ctx, forward);
+    return {out.loss, out.ce_loss, out.mask_bce_loss, out.mask_dice_loss, out.mask_loss};
+  }
+
+  const models::LisaModel* segments() const override { return &*model_; }
+
+  nlohmann::json exported_config() const override {
+    auto json = folder_.config;
+    json["vocab_size"] = folder_.lisa.language.vocab_size();
+    json["train_mask_decoder"] = true;
+    json["out_dim"] = folder_.lisa.out_dim;
+    return json;
+  }
+  const std::filesystem::path& folder() const override { return folder_.folder; }
+  const std::filesystem::path& tower_folder() const override { return folder_.tower; }
+
+ private:
+  TrainConfig config_;
+  models::LisaFolder folder_;
+  std::optional<models::LisaModel> model_;
+};
+
+}  // namespace
+
+std::unique_ptr<Recipe> make_lisa_recipe(const TrainConfig& config) {
+  return std::make_unique<LisaRecipe>(config);
+}
+
+}  // namespace tessera::train

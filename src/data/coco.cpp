@@ -38,25 +38,6 @@ CocoRuns read_runs(const json& record, const fs::path& path, const std::string& 
   return runs;
 }
 
-CocoSegmentation read_segmentation(const json& value, const fs::path& path, const std::string& where) {
-  if (value.is_object()) return std::vector<CocoRuns>{read_runs(value, path, where)};
-  const auto& list = as_array(value, path, where);
-  if (!list.empty() && list.front().is_object()) {
-    std::vector<CocoRuns> records;
-    for (std::size_t i = 0; i < list.size(); ++i)
-      records.push_back(read_runs(list[i], path, fmt::format("{}[{}]", where, i)));
-    return records;
-  }
-  CocoPolygons polygons;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    const auto at = fmt::format("{}[{}]", where, i);
-    std::vector<double> numbers;
-    for (const auto& number : as_array(list[i], path, at)) numbers.push_back(as_number(number, path, at));
-    polygons.push_back(std::move(numbers));
-  }
-  return polygons;
-}
-
 void add_image(CocoFile& file, const json& record, const std::string& where) {
   CocoImage image{integer(record, "id", file.path, where),
                   string_field(record, "file_name", file.path, where),
@@ -82,6 +63,25 @@ void add_annotation(CocoFile& file, const json& record, const std::string& where
 }
 
 }  // namespace
+
+CocoSegmentation read_segmentation(const json& value, const fs::path& path, const std::string& where) {
+  if (value.is_object()) return std::vector<CocoRuns>{read_runs(value, path, where)};
+  const auto& list = as_array(value, path, where);
+  if (!list.empty() && list.front().is_object()) {
+    std::vector<CocoRuns> records;
+    for (std::size_t i = 0; i < list.size(); ++i)
+      records.push_back(read_runs(list[i], path, fmt::format("{}[{}]", where, i)));
+    return records;
+  }
+  CocoPolygons polygons;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto at = fmt::format("{}[{}]", where, i);
+    std::vector<double> numbers;
+    for (const auto& number : as_array(list[i], path, at)) numbers.push_back(as_number(number, path, at));
+    polygons.push_back(std::move(numbers));
+  }
+  return polygons;
+}
 
 CocoFile read_coco(const fs::path& path) {
   CocoFile file;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -44,6 +45,10 @@ struct CocoFile {
   std::unordered_map<std::int64_t, std::size_t> annotation_row;  ///< by id
   std::vector<Problem> problems;                                 ///< records left out: wrong types, repeated ids
 };
+
+/// Polygons, run lengths or a list of these, as a `segmentation` may be. Throws BrokenSample naming the place.
+CocoSegmentation read_segmentation(const nlohmann::json& value, const std::filesystem::path& path,
+                                   const std::string& where);
 
 /// Throws BrokenSample when the file is missing or no JSON.
 CocoFile read_coco(const std::filesystem::path& path);

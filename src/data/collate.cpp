@@ -5,7 +5,10 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 
+#include "data/sides.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
 #include "tessera/text/image_tokens.hpp"
@@ -27,15 +30,17 @@ std::vector<const StoredConversation*> flatten(const std::vector<StoredSample>& 
   return rows;
 }
 
-void fill_tokens(models::LisaBatch& batch, const std::vector<const StoredConversation*>& rows, std::int64_t width,
+/// Fills input_ids, labels and attention_mask of a LisaBatch or a LlavaBatch; counts tokens, not yet labels.
+template <class Batch>
+void fill_tokens(Batch& batch, const std::vector<const StoredConversation*>& rows, std::int64_t width,
                  std::int64_t pad_id, CollateReport& report) {
   const auto count = static_cast<std::int64_t>(rows.size());
   batch.input_ids = at::full({count, width}, pad_id, at::kLong);
   batch.labels = at::full({count, width}, text::kIgnoreId, at::kLong);
   batch.attention_mask = at::full({count, width}, 0, at::kBool);
-  auto* ids = batch.input_ids.mutable_data_ptr<std::int64_t>();
-  auto* labels = batch.labels.mutable_data_ptr<std::int64_t>();
-  auto* attended = batch.attention_mask.mutable_data_ptr<bool>();
+  auto* ids = batch.input_ids.template mutable_data_ptr<std::int64_t>();
+  auto* labels = batch.labels.template mutable_data_ptr<std::int64_t>();
+  auto* attended = batch.attention_mask.template mutable_data_ptr<bool>();
   for (std::int64_t r = 0; r < count; ++r) {
     const auto& row = *rows[static_cast<std::size_t>(r)];
     const auto length = std::min<std::int64_t>(static_cast<std::int64_t>(row.ids.size()), width);
@@ -44,10 +49,21 @@ void fill_tokens(models::LisaBatch& batch, const std::vector<const StoredConvers
     std::fill_n(attended + r * width, length, true);
     report.tokens += length;
     report.padding += width - length;
-    // The first label is nobody's target: the loss compares position p with label p + 1.
-    for (std::int64_t p = 1; p < length; ++p) report.label_tokens += labels[r * width + p] != text::kIgnoreId ? 1 : 0;
     if (static_cast<std::int64_t>(row.ids.size()) > width) ++report.cut_conversations;
   }
+}
+
+/// Supervised targets of a row that `features` a placeholder lengthen, up to position `limit`. The first label is
+/// nobody's target: the loss compares position p with label p + 1.
+std::int64_t count_labels(const StoredConversation& row, std::int64_t width, std::int64_t features,
+                          std::int64_t limit) {
+  std::int64_t count = 0;
+  std::int64_t position = 0;  // after splicing
+  for (std::size_t p = 0; p < row.ids.size() && static_cast<std::int64_t>(p) < width && position < limit; ++p) {
+    count += p > 0 && row.labels[p] != text::kIgnoreId ? 1 : 0;
+    position += row.ids[p] == text::kImageId ? features : 1;
+  }
+  return count;
 }
 
 /// Which targets of the sample stay when its conversations are cut to `width` tokens: one flag per target.
@@ -67,35 +83,87 @@ std::vector<bool> kept_targets(const StoredSample& sample, std::int64_t seg_id, 
 
 /// Writes the mask's pixels, row-major; runs go down the columns.
 void draw(const image::Rle& rle, float value, float* pixels) {
-  std::int64_t position = 0;
+  std::int64_t x = 0;
+  std::int64_t y = 0;
   bool inside = false;
   for (const auto run : rle.counts) {
-    if (inside) {
-      for (std::int64_t p = position; p < position + run; ++p)
-        pixels[p % rle.height * rle.width + p / rle.height] = value;
+    std::int64_t left = run;
+    while (left > 0) {
+      const auto down = std::min(left, rle.height - y);  // in this column
+      if (inside) {
+        auto* pixel = pixels + y * rle.width + x;
+        for (std::int64_t i = 0; i < down; ++i, pixel += rle.width) *pixel = value;
+      }
+      left -= down;
+      y += down;
+      if (y == rle.height) y = 0, ++x;
     }
-    position += run;
     inside = !inside;
   }
 }
 
-at::Tensor masks_of(const StoredSample& sample, const std::vector<bool>& kept, Purpose purpose, CollateReport& report) {
+/// The same of the augmented mask.
+void draw(const image::Rle& rle, float value, const image::Augmentation& what, float* pixels) {
+  const auto moved = image::augment(image::rle_decode(rle), what);
+  for (std::size_t p = 0; p < moved.data.size(); ++p) {
+    if (moved.data[p] != 0) pixels[p] = value;
+  }
+}
+
+/// Whether the crop leaves nothing of a target that has something to leave.
+bool loses_a_target(const StoredSample& sample, const image::Augmentation& what) {
+  return std::any_of(sample.targets.begin(), sample.targets.end(), [&](const image::Rle& target) {
+    return image::rle_area(target) > 0 && image::augment(image::rle_decode(target), what).area() == 0;
+  });
+}
+
+/// What is done to a training sample; nothing where the settings ask for nothing.
+std::optional<image::Augmentation> augmentation_of(const StoredSample& sample, std::uint64_t key,
+                                                   const InputSpec& spec) {
+  if (!spec.augment.any() || !sample.has_image()) return {};
+  const auto drawn = [&](const image::AugmentConfig& config) {
+    RandomSequence random(mix_keys(key, hash_name("augmentation")));
+    return image::draw_augmentation(config, sample.size, random, may_flip(sample));
+  };
+  auto what = drawn(spec.augment);
+  if (spec.augment.crop_min_area < 1 && loses_a_target(sample, what)) {
+    auto uncropped = spec.augment;
+    uncropped.crop_min_area = 1;
+    what = drawn(uncropped);  // the same otherwise
+  }
+  return what;
+}
+
+at::Tensor masks_of(const StoredSample& sample, const std::vector<bool>& kept, Purpose purpose,
+                    const std::optional<image::Augmentation>& augmentation, CollateReport& report) {
   const auto count = std::count(kept.begin(), kept.end(), true);
   report.dropped_targets += static_cast<std::int64_t>(kept.size()) - count;
-  auto masks = at::empty({count, sample.size.height, sample.size.width}, at::kFloat);
+  const auto size = augmentation ? augmentation->size : sample.size;
+  auto masks = at::empty({count, size.height, size.width}, at::kFloat);
   auto* pixels = masks.mutable_data_ptr<float>();
   // Not at::zeros: its threads, one team for each loader thread, would fight for the cores.
   std::fill_n(pixels, masks.numel(), 0.0F);
   for (std::size_t i = 0; i < kept.size(); ++i) {
     if (!kept[i]) continue;
-    draw(sample.targets[i], 1.0F, pixels);
+    if (augmentation) {
+      draw(sample.targets[i], 1.0F, *augmentation, pixels);
+    } else {
+      draw(sample.targets[i], 1.0F, pixels);
+    }
     if (purpose == Purpose::evaluation && sample.ignore) draw(*sample.ignore, kIgnoredPixel, pixels);
-    pixels += sample.size.height * sample.size.width;
+    pixels += size.height * size.width;
   }
   return masks;
 }
 
-void fill_pixels(models::LisaBatch& batch, const std::vector<StoredSample>& samples, const InputSpec& spec) {
+void check_size(const StoredSample& sample, image::Size found) {
+  if (found == sample.size) return;
+  throw RunError("{}: image '{}' is {} x {}, the shard says {} x {}", sample.where, sample.image_name, found.width,
+                 found.height, sample.size.width, sample.size.height);
+}
+
+void fill_pixels(models::LisaBatch& batch, const std::vector<StoredSample>& samples,
+                 const std::vector<std::optional<image::Augmentation>>& augmentations, const InputSpec& spec) {
   const auto count = static_cast<std::int64_t>(samples.size());
   batch.images = at::empty({count, 3, spec.sam_size, spec.sam_size}, at::kFloat);
   batch.images_clip = at::empty({count, 3, spec.clip.crop.height, spec.clip.crop.width}, at::kFloat);
@@ -103,17 +171,15 @@ void fill_pixels(models::LisaBatch& batch, const std::vector<StoredSample>& samp
   const auto clip_floats = static_cast<std::size_t>(3 * spec.clip.crop.height * spec.clip.crop.width);
   for (std::size_t i = 0; i < samples.size(); ++i) {
     const auto& sample = samples[i];
-    const auto image = image::decode(sample.image, sample.where, {.exif_orientation = true});
-    if (image.size() != sample.size) {
-      throw RunError("{}: image '{}' is {} x {}, the shard says {} x {}", sample.where, sample.image_name, image.width,
-                     image.height, sample.size.width, sample.size.height);
-    }
+    auto image = image::decode(sample.image, sample.where, {.exif_orientation = true});
+    check_size(sample, image.size());
+    if (augmentations[i]) image = image::augment(image, *augmentations[i]);
     const auto resized =
         image::sam_pixels(image, spec.sam_size, {batch.images.mutable_data_ptr<float>() + i * sam_floats, sam_floats});
     image::clip_pixels(image, spec.clip, image::Aspect::square,
                        {batch.images_clip.mutable_data_ptr<float>() + i * clip_floats, clip_floats});
     batch.resize.push_back({resized.height, resized.width});
-    batch.original.push_back({sample.size.height, sample.size.width});
+    batch.original.push_back({image.height, image.width});
   }
 }
 
@@ -137,18 +203,88 @@ models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::v
   // The image replaces one token by image_patches of them; what then exceeds the model's length is cut.
   if (purpose == Purpose::training) width = std::min(width, spec.model_max_length - (spec.image_patches - 1));
   fill_tokens(batch, rows, width, header.pad_id, report);
+  constexpr auto kNoLimit = std::numeric_limits<std::int64_t>::max();
+  for (const auto* row : rows) report.label_tokens += count_labels(*row, width, 1, kNoLimit);
+  std::vector<std::optional<image::Augmentation>> augmentations(samples.size());
   for (std::size_t i = 0; i < samples.size(); ++i) {
-    batch.masks.push_back(masks_of(samples[i], kept_targets(samples[i], header.seg_token_id, width), purpose, report));
+    if (purpose == Purpose::training) augmentations[i] = augmentation_of(samples[i], keys[i], spec);
+    const auto kept = kept_targets(samples[i], header.seg_token_id, width);
+    batch.masks.push_back(masks_of(samples[i], kept, purpose, augmentations[i], report));
     for (std::size_t c = 0; c < samples[i].conversations.size(); ++c) batch.sample_keys.push_back(mix_keys(keys[i], c));
   }
-  fill_pixels(batch, samples, spec);
+  fill_pixels(batch, samples, augmentations, spec);
   return batch;
 }
 
-std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec) {
+namespace {
+
+/// Every image of the samples, and a blank one for a sample of text alone.
+at::Tensor llava_images(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
+                        const InputSpec& spec) {
+  std::int64_t count = 0;
+  for (const auto& sample : samples) count += 1 + static_cast<std::int64_t>(sample.more_images.size());
+  auto images = at::empty({count, 3, spec.clip.crop.height, spec.clip.crop.width}, at::kFloat);
+  const auto floats = static_cast<std::size_t>(3 * spec.clip.crop.height * spec.clip.crop.width);
+  auto* pixels = images.mutable_data_ptr<float>();
+  const auto add = [&](const std::vector<std::uint8_t>& bytes, const StoredSample& sample, std::uint64_t key) {
+    auto image = image::decode(bytes, sample.where);  // as Pillow opens it, whatever the EXIF orientation
+    if (spec.augment.any()) {
+      RandomSequence random(mix_keys(key, hash_name("augmentation")));
+      image = image::augment(image, image::draw_augmentation(spec.augment, image.size(), random, may_flip(sample)));
+    }
+    image::clip_pixels(image, spec.clip, spec.aspect, {pixels, floats});
+    pixels += floats;
+  };
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const auto& sample = samples[i];
+    if (sample.has_image()) {
+      add(sample.image, sample, keys[i]);
+    } else {
+      std::fill_n(pixels, floats, 0.0F);
+      pixels += floats;
+    }
+    for (std::size_t k = 0; k < sample.more_images.size(); ++k) {
+      add(sample.more_images[k].bytes, sample, mix_keys(keys[i], k));
+    }
+  }
+  return images;
+}
+
+}  // namespace
+
+models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
+                                 const ShardHeader& header, const InputSpec& spec, CollateReport& report) {
+  models::LlavaBatch batch;
+  std::vector<const StoredConversation*> rows;
+  std::int64_t width = 0;
+  for (const auto& sample : samples) {
+    if (sample.conversations.size() != 1) {
+      throw RunError("{}: {} conversations, LLaVA's samples have one", sample.where, sample.conversations.size());
+    }
+    rows.push_back(&sample.conversations.front());
+    width = std::max(width, static_cast<std::int64_t>(rows.back()->ids.size()));
+  }
+  width = std::min(width, spec.model_max_length);
+  fill_tokens(batch, rows, width, header.pad_id, report);
+  for (const auto* row : rows) {
+    report.label_tokens += count_labels(*row, width, spec.image_patches, spec.model_max_length);
+  }
+  batch.images = llava_images(samples, keys, spec);
+  batch.sample_keys = keys;
+  return batch;
+}
+
+std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec, bool lisa) {
   constexpr std::int64_t kFloat = 4;
   constexpr std::int64_t kTokenColumns = 8 + 8 + 1;
-  const auto pixels = sizes.size.height * sizes.size.width;
+  const double larger = std::max(1.0, spec.augment.scale_max);
+  const auto pixels =
+      static_cast<std::int64_t>(larger * larger * static_cast<double>(sizes.size.height * sizes.size.width));
+  if (!lisa) {
+    return sizes.image_bytes +
+           3 * kFloat * std::max<std::int64_t>(1, sizes.images) * spec.clip.crop.height * spec.clip.crop.width +
+           3 * pixels + kTokenColumns * sizes.longest_tokens;
+  }
   return sizes.image_bytes +
          3 * kFloat * (spec.sam_size * spec.sam_size + spec.clip.crop.height * spec.clip.crop.width) +
          kFloat * sizes.targets * pixels + 3 * pixels + kTokenColumns * sizes.conversations * sizes.longest_tokens;

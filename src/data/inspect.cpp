@@ -7,6 +7,7 @@
 
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/hash.hpp"
 #include "tessera/core/random.hpp"
 #include "tessera/data/manifest.hpp"
 #include "tessera/data/shards.hpp"
@@ -87,8 +88,8 @@ std::string describe(const std::vector<ShardFile>& files, const Totals& totals) 
   std::string text = fmt::format("{} shards, {:.1f} MiB; images {:.1f} MiB\n", files.size(),
                                  static_cast<double>(totals.file_bytes) / (1 << 20),
                                  static_cast<double>(totals.image_bytes) / (1 << 20));
-  text += fmt::format("tokenizer {}, template {}, [SEG] {}\n", header.tokenizer_hash, header.conversation_template,
-                      header.seg_token_id);
+  text += fmt::format("tokenizer {}, template {}, recipe {}, [SEG] {}\n", header.tokenizer_hash,
+                      header.conversation_template, header.recipe, header.seg_token_id);
   if (!header.made_by.empty()) text += fmt::format("made by {}\n", header.made_by);
   text += fmt::format("\n{:<48} {:<11} {:>8} {:>8} {:>13} {:>8} {:>10}\n", "source", "family", "items", "samples",
                       "conversations", "targets", "tokens");
@@ -116,9 +117,16 @@ image::Mask label_of(const StoredSample& sample) {
   return label;
 }
 
-image::Image picture_of(const StoredSample& sample) {
-  const auto image = image::decode(sample.image, sample.where, {.exif_orientation = true});
+image::Image picture_of(const StoredSample& sample, bool oriented) {
+  constexpr std::int64_t kBlank = 64;
+  if (!sample.has_image()) return {kBlank, kBlank};  // text alone
+  const auto image = image::decode(sample.image, sample.where, {.exif_orientation = oriented});
   return image::label_view(image, label_of(sample));
+}
+
+/// LISA reads images as OpenCV does, which turns them as EXIF says; LLaVA as Pillow does.
+bool are_oriented(const std::vector<ShardFile>& files) {
+  return files.front().header().recipe == "lisa";
 }
 
 /// Sample `row` over all files.
@@ -131,8 +139,14 @@ StoredSample read_row(const std::vector<ShardFile>& files, std::int64_t row) {
 }
 
 std::string describe(const StoredSample& sample, std::int64_t row) {
-  std::string text = fmt::format("\nsample {} ({}): image '{}' {} x {}, {} targets\n", row, sample.where,
-                                 sample.image_name, sample.size.width, sample.size.height, sample.targets.size());
+  std::string text = fmt::format("\nsample {} ({}): ", row, sample.where);
+  text += sample.has_image()
+              ? fmt::format("image '{}' {} x {}", sample.image_name, sample.size.width, sample.size.height)
+              : "text alone";
+  for (const auto& image : sample.more_images) {
+    text += fmt::format(", '{}' {} x {}", image.name, image.size.width, image.size.height);
+  }
+  text += fmt::format(", {} targets\n", sample.targets.size());
   for (const auto& conversation : sample.conversations) {
     const auto supervised =
         std::count_if(conversation.labels.begin(), conversation.labels.end(), [](auto label) { return label >= 0; });
@@ -141,13 +155,28 @@ std::string describe(const StoredSample& sample, std::int64_t row) {
   return text;
 }
 
+/// The file's own checksum, where a manifest beside it tells.
+void compare_with_manifests(const std::vector<ShardFile>& files, std::vector<std::string>& faults) {
+  std::map<fs::path, Manifest> manifests;
+  for (const auto& file : files) {
+    const auto path = file.path().parent_path() / kManifestName;
+    if (!fs::exists(path)) continue;
+    const auto [at, fresh] = manifests.try_emplace(path);
+    if (fresh) at->second = read_manifest(path);
+    for (const auto& entry : at->second.shards) {
+      if (entry.name != file.path().filename() || entry.xxh3 == hash_file_hex128(file.path())) continue;
+      faults.push_back(fmt::format("{}: the file is not the one that the manifest lists", file.path().string()));
+    }
+  }
+}
+
 void write_sheet(const InspectConfig& config, const std::vector<ShardFile>& files, std::int64_t samples,
                  InspectReport& report) {
   RandomSequence random(mix_keys(static_cast<std::uint64_t>(config.seed), hash_name("sheet")));
   std::vector<image::SheetItem> tiles;
   for (std::int64_t i = 0; i < std::min(config.sheet_samples, samples); ++i) {
     const auto sample = read_row(files, static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(samples))));
-    tiles.push_back({picture_of(sample), sample.conversations.front().question});
+    tiles.push_back({picture_of(sample, are_oriented(files)), sample.conversations.front().question});
   }
   constexpr std::int64_t kColumns = 6;
   write_file(config.sheet, image::encode_png(image::contact_sheet(tiles, kColumns)));
@@ -184,12 +213,13 @@ InspectReport run_inspect(const InspectConfig& config) {
     report.text += describe(sample, row);
     const auto path = fs::path(config.output_dir) / fmt::format("sample_{}.png", row);
     make_directories(config.output_dir);
-    write_file(path, image::encode_png(picture_of(sample)));
+    write_file(path, image::encode_png(picture_of(sample, are_oriented(files))));
     report.pictures.push_back(path.string());
   }
   if (!config.sheet.empty()) write_sheet(config, files, samples, report);
   for (const auto& picture : report.pictures) report.text += fmt::format("wrote {}\n", picture);
   if (config.verify) {
+    compare_with_manifests(files, report.faults);
     for (const auto& file : files) {
       for (const auto& fault : file.verify())
         report.faults.push_back(fmt::format("{}: {}", file.path().string(), fault));

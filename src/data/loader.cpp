@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <memory>
 
 #include "data/prefetch.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
+#include "tessera/data/grouping.hpp"
 
 namespace tessera::data {
 namespace {
@@ -47,16 +50,77 @@ std::vector<std::string> families_of(const std::vector<SourcePopulation>& source
   return families;
 }
 
-MixtureOrder order_of(const LoaderConfig& config, const Shards& shards, std::uint64_t seed) {
+using Order = std::function<std::int64_t(std::int64_t)>;  ///< number in the stream -> row of the sample table
+
+Order grouped_order(const std::vector<SourcePopulation>& sources, const std::vector<std::string>& families,
+                    const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed) {
+  if (!config.sample_rates.empty()) {
+    throw RequestError(
+        "--sample_rates has no meaning with --group_by_modality_length, which takes each sample once an "
+        "epoch");
+  }
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t row = 0; row < shards.size(); ++row) {
+    const auto sizes = shards.sizes_of(row);
+    const auto words = std::max<std::int64_t>(1, sizes.words);
+    lengths.push_back(sizes.images > 0 ? words : -words);
+  }
+  const auto order = std::make_shared<GroupedOrder>(sources, families, std::move(lengths), shape.batch_size,
+                                                    shape.micro_batches, seed);
+  return [order](std::int64_t g) { return order->at(g); };
+}
+
+Order order_of(const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed) {
   const auto sources = shards.populations();
   const auto families = config.dataset.empty() ? families_of(sources) : parse_families(config.dataset);
+  if (config.group_by_modality_length) return grouped_order(sources, families, config, shards, shape, seed);
   std::vector<double> rates;
   if (config.sample_rates.empty()) {
     for (const auto& family : families) rates.push_back(reference_rate(family));
   } else {
     rates = parse_rates(config.sample_rates);
   }
-  return {sources, families, rates, seed};
+  const auto order = std::make_shared<MixtureOrder>(sources, families, rates, seed);
+  return [order](std::int64_t g) { return order->at(g); };
+}
+
+void bind_augmentation(Options& options, image::AugmentConfig& config) {
+  const std::string group = "Augmentation";
+  options.add("augment_flip", &config.flip,
+              "probability of mirroring an image and its masks; never where the text speaks of left or right",
+              {.group = group, .min = 0});
+  options.add("augment_crop_min_area", &config.crop_min_area,
+              "a random crop keeps between this share of the area and all of it; 1: no crop",
+              {.group = group, .min = 0});
+  options.add("augment_crop_aspect", &config.crop_aspect,
+              "width over height of the crop lies between 1 / this and this", {.group = group, .min = 1});
+  options.add("augment_scale_min", &config.scale_min, "smallest factor on both sides, after the crop",
+              {.group = group, .min = 0});
+  options.add("augment_scale_max", &config.scale_max, "largest such factor", {.group = group, .min = 0});
+  options.add("augment_brightness", &config.brightness, "factors are drawn from max(0, 1 - this) to 1 + this",
+              {.group = group, .min = 0});
+  options.add("augment_contrast", &config.contrast, "likewise", {.group = group, .min = 0});
+  options.add("augment_saturation", &config.saturation, "likewise", {.group = group, .min = 0});
+}
+
+InputSpec with_augmentation(InputSpec spec, const LoaderConfig& config) {
+  image::check(config.augment);
+  spec.augment = config.augment;
+  return spec;
+}
+
+/// Whether the shards are LISA's, which has one image a sample; else they are LLaVA's.
+bool has_masks(const Shards& shards) {
+  if (shards.header().recipe != "lisa") return false;
+  for (std::int64_t row = 0; row < shards.size(); ++row) {
+    if (const auto images = shards.sizes_of(row).images; images != 1) {
+      throw RequestError(
+          "--shards: row {} of source '{}' has {} images, LISA takes one a sample; prepare it with "
+          "--recipe llava",
+          row, shards.source_of(row), images);
+    }
+  }
+  return true;
 }
 
 SampleInfo info_of(const Shards& shards, std::int64_t number, std::int64_t row, const StoredSample& sample) {
@@ -88,6 +152,11 @@ void bind(Options& options, LoaderConfig& config) {
   options.add("model_max_length", &config.model_max_length,
               "positions of a conversation with its image spliced in; longer texts are cut",
               {.group = group, .unit = "tokens", .min = 1});
+  options.add("group_by_modality_length", &config.group_by_modality_length,
+              "LLaVA's order: every sample once an epoch, a step's micro-batches of one modality and of about the same "
+              "weight; instead of the mixture by rates",
+              {.group = group});
+  bind_augmentation(options, config.augment);
   options.add("workers", &config.workers, "threads of a rank that read and decode ahead", {.group = group, .min = 1});
   options.add("prefetch_mib", &config.prefetch_mib, "memory of a rank for samples read ahead, beyond the step in hand",
               {.group = group, .unit = "MiB", .min = 0});
@@ -127,6 +196,12 @@ std::int64_t StepBatches::tokens() const {
   return count;
 }
 
+std::int64_t StepBatches::padding() const {
+  std::int64_t count = 0;
+  for (const auto& one : micro) count += one.report.padding;
+  return count;
+}
+
 std::int64_t StepBatches::label_tokens() const {
   std::int64_t count = 0;
   for (const auto& one : micro) count += one.report.label_tokens;
@@ -137,10 +212,11 @@ struct Loader::Impl {
   Impl(const LoaderConfig& config, const InputSpec& input, const Shards& table, std::uint64_t seed_, int rank,
        int world)
       : shape(step_shape(config, rank, world)),
-        spec(input),
+        spec(with_augmentation(input, config)),
         shards(table),
         seed(seed_),
-        order(order_of(config, table, seed_)),
+        lisa(has_masks(table)),
+        order(order_of(config, table, shape, seed_)),
         ahead(
             {.workers = static_cast<int>(config.workers), .bytes = config.prefetch_mib * kMiB},
             [this](std::int64_t i) { return make(i); }, [this](std::int64_t i) { return cost(i); }) {}
@@ -159,19 +235,23 @@ struct Loader::Impl {
     std::vector<std::uint64_t> keys;
     for (std::int64_t j = 0; j < shape.batch_size; ++j) {
       const auto g = number(i, j);
-      const auto row = order.at(g);
+      const auto row = order(g);
       samples.push_back(shards.read(row));
       keys.push_back(mix_keys(seed, hash_name("sample"), g));
       result.samples.push_back(info_of(shards, g, row, samples.back()));
     }
-    result.batch = collate(samples, keys, shards.header(), spec, Purpose::training, result.report);
+    if (lisa) {
+      result.batch = collate(samples, keys, shards.header(), spec, Purpose::training, result.report);
+    } else {
+      result.llava = collate_llava(samples, keys, shards.header(), spec, result.report);
+    }
     return result;
   }
 
   std::int64_t cost(std::int64_t i) const {
     std::int64_t bytes = 0;
     for (std::int64_t j = 0; j < shape.batch_size; ++j) {
-      bytes += collated_bytes(shards.sizes_of(order.at(number(i, j))), spec);
+      bytes += collated_bytes(shards.sizes_of(order(number(i, j))), spec, lisa);
     }
     return bytes;
   }
@@ -180,7 +260,8 @@ struct Loader::Impl {
   InputSpec spec;
   const Shards& shards;
   std::uint64_t seed;
-  MixtureOrder order;
+  bool lisa;
+  Order order;
   std::int64_t step = 0;
   Prefetch<MicroBatch> ahead;  // last: its threads use all of the above
 };
@@ -212,7 +293,7 @@ void Loader::seek(std::int64_t step) {
 std::vector<std::int64_t> Loader::rows_of(std::int64_t step, std::int64_t micro) const {
   std::vector<std::int64_t> rows;
   for (std::int64_t j = 0; j < impl_->shape.batch_size; ++j) {
-    rows.push_back(impl_->order.at((step * impl_->shape.micro_batches + micro) * impl_->shape.batch_size + j));
+    rows.push_back(impl_->order((step * impl_->shape.micro_batches + micro) * impl_->shape.batch_size + j));
   }
   return rows;
 }

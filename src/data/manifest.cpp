@@ -1,9 +1,11 @@
 #include "tessera/data/manifest.hpp"
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "data/annotation_json.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/hash.hpp"
 
 namespace tessera::data {
 
@@ -18,6 +20,16 @@ SourceCounts& SourceCounts::operator+=(const SourceCounts& other) {
   tokens += other.tokens;
   skipped += other.skipped;
   return *this;
+}
+
+std::string head_hash(const std::filesystem::path& path) {
+  constexpr std::size_t kHead = std::size_t{64} << 10;
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes(kHead, '\0');
+  file.read(bytes.data(), static_cast<std::streamsize>(kHead));
+  if (file.bad() || (file.fail() && !file.eof())) throw RequestError("cannot read '{}'", path.string());
+  bytes.resize(static_cast<std::size_t>(file.gcount()));
+  return hash_hex128(bytes);
 }
 
 void write_manifest(const std::filesystem::path& path, const Manifest& manifest) {
@@ -46,6 +58,7 @@ void write_manifest(const std::filesystem::path& path, const Manifest& manifest)
                              {"split", shard.split},
                              {"bytes", shard.bytes},
                              {"xxh3", shard.xxh3},
+                             {"head_xxh3", shard.head},
                              {"images", shard.images},
                              {"samples", shard.samples}});
   }
@@ -88,6 +101,7 @@ Manifest read_manifest(const std::filesystem::path& path) {
   for (const auto& s : as_array(field(in, "shards", path, ""), path, "shards")) {
     manifest.shards.push_back({string_field(s, "name", path, "shards"), string_field(s, "split", path, "shards"),
                                integer(s, "bytes", "shards"), string_field(s, "xxh3", path, "shards"),
+                               s.contains("head_xxh3") ? string_field(s, "head_xxh3", path, "shards") : "",
                                integer(s, "images", "shards"), integer(s, "samples", "shards")});
   }
   return manifest;

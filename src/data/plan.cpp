@@ -1,6 +1,6 @@
 #include "tessera/data/plan.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <unordered_map>
@@ -20,12 +20,32 @@ std::int64_t cost(const WorkUnit& unit) {
 }
 
 std::string describe(const WorkUnit& unit, const std::vector<std::unique_ptr<Reader>>& readers) {
-  std::string text = fmt::format("{}\t{}", unit.image, unit.bytes);
+  std::string text = fmt::format("{}\t{}", fmt::join(unit.images, "\t"), unit.bytes);
   for (const auto& item : unit.items) {
     const auto& reader = *readers[static_cast<std::size_t>(item.reader)];
     text += fmt::format("\t{}:{}", reader.source(), reader.items()[static_cast<std::size_t>(item.item)].name);
   }
   return text + "\n";
+}
+
+WorkUnit unit_of(const Item& item, const std::filesystem::path& folder) {
+  WorkUnit unit;
+  unit.folder = folder;
+  if (!item.image.empty()) unit.images.push_back(item.image);
+  unit.images.insert(unit.images.end(), item.more_images.begin(), item.more_images.end());
+  for (const auto& image : unit.images) {
+    std::error_code missing;
+    const auto bytes = std::filesystem::file_size(folder / image, missing);
+    if (!missing) unit.bytes += static_cast<std::int64_t>(bytes);
+  }
+  return unit;
+}
+
+/// Equal for items of the same images, by whatever folder they are named.
+std::string group_key(const Item& item, const std::filesystem::path& folder) {
+  auto key = (folder / item.image).lexically_normal().string();
+  for (const auto& image : item.more_images) key += "\n" + (folder / image).lexically_normal().string();
+  return key;
 }
 
 }  // namespace
@@ -36,14 +56,14 @@ std::vector<WorkUnit> group_by_image(const std::filesystem::path& dataset_dir,
   std::unordered_map<std::string, std::size_t> row_of;
   for (std::size_t r = 0; r < readers.size(); ++r) {
     const auto& items = readers[r]->items();
+    const auto own = readers[r]->image_folder();
+    const auto folder = own.empty() ? dataset_dir : own;
     for (std::size_t i = 0; i < items.size(); ++i) {
-      const auto [at, fresh] = row_of.try_emplace(items[i].image, units.size());
-      if (fresh) {
-        std::error_code missing;
-        const auto bytes = std::filesystem::file_size(dataset_dir / items[i].image, missing);
-        units.push_back({items[i].image, missing ? 0 : static_cast<std::int64_t>(bytes), {}});
-      }
-      units[at->second].items.push_back({static_cast<std::int32_t>(r), static_cast<std::int64_t>(i)});
+      const auto next = units.size();
+      auto row = next;
+      if (!items[i].image.empty()) row = row_of.try_emplace(group_key(items[i], folder), next).first->second;
+      if (row == next) units.push_back(unit_of(items[i], folder));
+      units[row].items.push_back({static_cast<std::int32_t>(r), static_cast<std::int64_t>(i)});
     }
   }
   return units;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -47,28 +48,39 @@ struct Work {
 /// The settings that determine what is written, as flags.
 std::string content_settings(const PrepareConfig& config) {
   return fmt::format(
-      "--dataset {} --sem_seg_data {} --refer_seg_data {} --vqa_data {} --reason_seg_data {} --val_dataset {} "
-      "--explanatory {} "
-      "--num_classes_per_sample {} --part_union {} --polygon_slack {} --conv_type {} --model_max_length {} "
+      "--dataset {} --sem_seg_data {} --refer_seg_data {} --vqa_data {} --reason_seg_data {} --data_path '{}' "
+      "--image_folder '{}' --own_data '{}' --val_dataset {} --explanatory {} "
+      "--num_classes_per_sample {} --part_union {} --polygon_slack {} --conv_type {} --recipe {} --model_max_length {} "
       "--use_mm_start_end {} --shard_mib {} --draws {} --seed {}",
       config.dataset, config.sem_seg_data, config.refer_seg_data, config.vqa_data, config.reason_seg_data,
-      config.val_dataset, config.explanatory, config.num_classes_per_sample, config.part_union, config.polygon_slack,
-      config.conv_type, config.model_max_length, config.use_mm_start_end, config.shard_mib, config.draws, config.seed);
+      config.data_path, config.image_folder, config.own_data, config.val_dataset, config.explanatory,
+      config.num_classes_per_sample, config.part_union, config.polygon_slack, config.conv_type, config.recipe,
+      config.model_max_length.value(), config.use_mm_start_end.value(), config.shard_mib, config.draws, config.seed);
+}
+
+text::TokenizerRules tokenizer_rules(const PrepareConfig& config) {
+  const bool start_end = config.use_mm_start_end.value();
+  if (config.recipe == "lisa") return text::lisa_rules(start_end);
+  text::TokenizerRules rules;
+  if (start_end)
+    rules.add = {{.content = std::string(text::kImStartToken)}, {.content = std::string(text::kImEndToken)}};
+  return rules;
 }
 
 ShardHeader make_header(const PrepareConfig& config, const text::Tokenizer& tokenizer) {
   ShardHeader header;
   header.tokenizer_hash = tokenizer.content_hash();
   header.conversation_template = config.conv_type;
-  header.seg_token_id = tokenizer.require_id(text::kSegToken);
-  if (config.use_mm_start_end) {
+  header.recipe = config.recipe;
+  if (config.recipe == "lisa") header.seg_token_id = tokenizer.require_id(text::kSegToken);
+  if (config.use_mm_start_end.value()) {
     header.im_start_id = tokenizer.require_id(text::kImStartToken);
     header.im_end_id = tokenizer.require_id(text::kImEndToken);
   }
   header.pad_id = tokenizer.pad_id();
   header.bos_id = tokenizer.bos_id().value_or(-1);
   header.eos_id = tokenizer.eos_id().value_or(-1);
-  header.use_mm_start_end = config.use_mm_start_end;
+  header.use_mm_start_end = config.use_mm_start_end.value();
   header.seed = config.seed;
   header.made_by = fmt::format("tessera {} prepare {}", version_string(), content_settings(config));
   return header;
@@ -77,7 +89,11 @@ ShardHeader make_header(const PrepareConfig& config, const text::Tokenizer& toke
 void check_settings(const PrepareConfig& config) {
   if (config.version.empty()) throw RequestError("--version: name the model folder whose tokenizer is to be used");
   if (config.output_dir.empty() && !config.check) throw RequestError("--output_dir: name the folder for the shards");
-  if (!fs::is_directory(config.dataset_dir)) throw RequestError("--dataset_dir: no folder '{}'", config.dataset_dir);
+  // The families llava and own name their folders themselves.
+  const bool elsewhere = !config.data_path.empty() || !config.own_data.empty();
+  if (!elsewhere && !fs::is_directory(config.dataset_dir)) {
+    throw RequestError("--dataset_dir: no folder '{}'", config.dataset_dir);
+  }
   if (config.dataset.empty() && config.val_dataset.empty()) {
     throw RequestError("--dataset and --val_dataset are both empty: nothing to prepare");
   }
@@ -85,7 +101,7 @@ void check_settings(const PrepareConfig& config) {
 }
 
 Work plan_work(const PrepareConfig& config) {
-  auto tokenizer = text::load_tokenizer(config.version, text::lisa_rules(config.use_mm_start_end));
+  auto tokenizer = text::load_tokenizer(config.version, tokenizer_rules(config));
   auto header = make_header(config, tokenizer);
   Work work{std::move(tokenizer), &text::find_template(config.conv_type), std::move(header), {}};
   work.splits.push_back({"train", config.draws, training_readers(config), {}});
@@ -119,6 +135,7 @@ class Preparation {
     outcome_.manifest.made_by = work_.header.made_by;
     outcome_.manifest.command_line = command_line;
     outcome_.manifest.tokenizer_hash = work_.header.tokenizer_hash;
+    comm::on_every_rank(comm_, [&] { note_heads(); });
     if (!config_.check) comm::on_rank_zero(comm_, [&] { claim_folder(); });
     auto tasks = list_tasks();
     std::vector<ShardSummary> mine;
@@ -158,6 +175,15 @@ class Preparation {
     return static_cast<int>(task % static_cast<std::size_t>(comm_.size())) == comm_.rank();
   }
 
+  /// What an earlier run's manifest says of its shards' beginnings.
+  void note_heads() {
+    const auto path = folder() / kManifestName;
+    if (config_.check || !fs::exists(path)) return;
+    for (const auto& shard : read_manifest(path).shards) {
+      if (!shard.head.empty()) heads_before_.emplace(shard.name, shard.head);
+    }
+  }
+
   /// Refuses a folder that holds something else, and marks it as unfinished.
   void claim_folder() {
     make_directories(folder());
@@ -194,6 +220,10 @@ class Preparation {
     for (const auto& path : {folder() / shard.name, written_path(shard)}) {
       if (!fs::exists(path)) continue;
       try {
+        if (const auto head = heads_before_.find(path.filename().string());
+            head != heads_before_.end() && head->second != head_hash(path)) {
+          throw RequestError("shard '{}' is not what was written", path.string());
+        }
         const ShardFile file(path);
         if (file.header().plan == shard.fingerprint) return summarise(file, path, shard.name);
       } catch (const RequestError& error) {
@@ -226,19 +256,20 @@ class Preparation {
 
   ShardData build(const Task& task) {
     UnitBuilder builder;
-    builder.dataset_dir = config_.dataset_dir;
     builder.readers = &task.split->readers;
     builder.tokenizer = &work_.tokenizer;
     builder.form = work_.form;
-    builder.encoding.max_length = config_.model_max_length;
+    builder.encoding.recipe = config_.recipe == "lisa" ? text::Recipe::lisa : text::Recipe::llava;
+    builder.encoding.max_length = config_.model_max_length.value();
     builder.encoding.truncate = false;
-    builder.encoding.start_end = config_.use_mm_start_end;
+    builder.use_start_end = config_.use_mm_start_end.value();
     builder.seg_token_id = work_.header.seg_token_id;
     builder.seed = static_cast<std::uint64_t>(config_.seed);
     builder.draws = task.split->draws;
 
     const auto& units = task.shard->units;
     ShardData data;
+    ImageRows images;
     for (const auto& reader : task.split->readers) {
       data.sources.name.add(reader->source());
       data.sources.family.add(reader->family());
@@ -252,7 +283,7 @@ class Preparation {
     for (std::size_t i = 0; i < units.size(); ++i) {
       const auto unit = std::move(ahead.take(1).front());
       for (const auto& skipped : unit.skipped) log_.debug("skipped: {}", skipped.problem.text());
-      append_unit(data, unit);
+      append_unit(data, images, unit);
       advance(1);
     }
     return data;
@@ -319,7 +350,8 @@ class Preparation {
   void withdraw(const std::vector<Task>& tasks) const {
     std::error_code ignored;
     for (const auto& task : tasks) fs::remove(written_path(*task.shard), ignored);
-    fs::remove(folder(), ignored);  // only when it is empty
+    if (!config_.strict) fs::remove(folder() / kManifestName, ignored);  // under --strict it is not this run's
+    fs::remove(folder(), ignored);                                       // only when it is empty
   }
 
   void finish(const std::vector<Task>& tasks) {
@@ -327,8 +359,8 @@ class Preparation {
     const bool refused = config_.strict && !skipped.empty();
     std::int64_t samples = 0;
     for (const auto& shard : outcome_.manifest.shards) samples += shard.samples;
-    if (!config_.check && samples > 0) {
-      comm::on_rank_zero(comm_, [&] { refused ? withdraw(tasks) : publish(tasks); });
+    if (!config_.check) {
+      comm::on_rank_zero(comm_, [&] { refused || samples == 0 ? withdraw(tasks) : publish(tasks); });
     }
     comm::on_every_rank(comm_, [&] {
       if (refused) {
@@ -350,6 +382,7 @@ class Preparation {
   PrepareOutcome outcome_;
   std::optional<Progress> progress_;
   std::int64_t images_done_ = 0;
+  std::map<std::string, std::string> heads_before_;  ///< by shard
 };
 
 }  // namespace
@@ -358,8 +391,8 @@ void bind(Options& options, PrepareConfig& config) {
   const std::string data = "Data sets";
   options.add("dataset_dir", &config.dataset_dir, "folder of the data sets, in LISA's layout", {.group = data});
   options.add("dataset", &config.dataset,
-              "families of training data, as sem_seg||refer_seg||vqa||reason_seg; auto: those whose files are there; "
-              "empty: none",
+              "families of training data, as sem_seg||refer_seg||vqa||reason_seg||llava||own; auto: those whose files "
+              "are there; empty: none",
               {.group = data});
   options.add("reason_seg_data", &config.reason_seg_data,
               "ReasonSeg set and splits for training, as ReasonSeg|train or ReasonSeg|train_val", {.group = data});
@@ -372,7 +405,15 @@ void bind(Options& options, PrepareConfig& config) {
               {.group = data});
   options.add("vqa_data", &config.vqa_data, "LLaVA dialogues for training, a file of llava_dataset/ without .json",
               {.group = data});
-  options.add("val_dataset", &config.val_dataset, "set and split for validation, as ReasonSeg|val; empty: none",
+  options.add("data_path", &config.data_path, "conversation files (JSON) of the family llava, separated by ||",
+              {.group = data});
+  options.add("image_folder", &config.image_folder,
+              "folder of their images, or one for each file, separated by ||; empty: where the file lies",
+              {.group = data});
+  options.add("own_data", &config.own_data, "folders of one's own data (family own), separated by ||", {.group = data});
+  options.add("val_dataset", &config.val_dataset,
+              "set and split for validation, as ReasonSeg|val, or own|FOLDER; auto: ReasonSeg|val where it is there; "
+              "empty: none",
               {.group = data});
   options.add("explanatory", &config.explanatory,
               "probability that an explanation alone answers, where there is one; -1: no explanations",
@@ -384,11 +425,16 @@ void bind(Options& options, PrepareConfig& config) {
   const std::string text = "Text";
   options.add("version", &config.version, "model folder whose tokenizer is used", {.group = text});
   options.add("conv_type", &config.conv_type, "conversation template", {.group = text});
+  options.add("recipe", &config.recipe,
+              "whose rules make the labels; lisa: one image a conversation, masks; llava: any number of images, no "
+              "masks; auto: llava where --dataset asks for llava alone",
+              {.group = text, .choices = {"auto", "lisa", "llava"}});
   options.add("model_max_length", &config.model_max_length,
-              "length up to which the reference checks a text's tokens against its labels",
+              "length up to which the reference checks a text's tokens against its labels; default 512, with recipe "
+              "llava 2048",
               {.group = text, .unit = "tokens", .min = 1});
-  options.add("use_mm_start_end", &config.use_mm_start_end, "put <im_start> and <im_end> around the image",
-              {.group = text});
+  options.add("use_mm_start_end", &config.use_mm_start_end,
+              "put <im_start> and <im_end> around the image; default true, with recipe llava false", {.group = text});
   const std::string output = "Output";
   options.add("output_dir", &config.output_dir, "folder for the shards and their manifest", {.group = output});
   options.add("shard_mib", &config.shard_mib, "size of a shard", {.group = output, .unit = "MiB", .min = 1});

@@ -18,7 +18,7 @@ void put(io::H5File& file, const std::string& name, std::span<const T> values) {
   const auto chunk = std::clamp<std::int64_t>(count, 1, kChunkBytes / static_cast<std::int64_t>(sizeof(T)));
   auto dataset = file.create_dataset(name, h5_type<T>(), {.chunk = chunk});
   dataset.append(values);
-  dataset.attributes().set(kChecksum, checksum_text(values.data(), values.size_bytes()));
+  dataset.attributes().set(kChecksum, checksum_of(values.data(), values.size_bytes()));
 }
 
 template <class T>
@@ -45,6 +45,7 @@ void put_header(io::H5File& file, const ShardHeader& header) {
   root.set("split", header.split);
   root.set("tokenizer_hash", header.tokenizer_hash);
   root.set("template", header.conversation_template);
+  root.set("recipe", header.recipe);
   root.set("seg_token_id", header.seg_token_id);
   root.set("im_start_id", header.im_start_id);
   root.set("im_end_id", header.im_end_id);
@@ -57,6 +58,15 @@ void put_header(io::H5File& file, const ShardHeader& header) {
   root.set("seed", header.seed);
   root.set("made_by", header.made_by);
   root.set("plan", header.plan);
+}
+
+/// Then samples/image says it all.
+bool one_image_each(const ShardData& data) {
+  const auto& offsets = data.samples.images.offsets;
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+    if (offsets[i + 1] - offsets[i] != 1) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -72,6 +82,9 @@ void write_shard(const std::filesystem::path& path, const ShardHeader& header, c
   put(file, "sources/name", data.sources.name);
   put(file, "sources/family", data.sources.family);
   put(file, "samples/image", data.samples.image);
+  if (!one_image_each(data)) put(file, "samples/images", data.samples.images);
+  if (!data.samples.words.empty()) put(file, "samples/words", data.samples.words);
+  if (!data.samples.digest.empty()) put(file, "samples/digest", data.samples.digest);
   put(file, "samples/source", data.samples.source);
   put(file, "samples/item", data.samples.item);
   put(file, "samples/draw", data.samples.draw);

@@ -13,10 +13,6 @@
 
 namespace tessera::data {
 
-std::string checksum_text(const void* data, std::size_t bytes) {
-  return fmt::format("{:016x}", xxh3_64(data, bytes));
-}
-
 namespace {
 
 /// Sizes at row i of a ragged table.
@@ -65,9 +61,22 @@ struct ShardFile::Impl {
     return {bytes.begin(), bytes.end()};
   }
 
-  image::Rle mask(std::int64_t i, const std::string& where) {
-    return image::rle_from_string(text_row(mask_counts, index.mask_counts, i),
-                                  {at(index.mask_height, i), at(index.mask_width, i)}, where);
+  StoredImage image(std::int64_t i, const std::string& where) {
+    StoredImage stored{text_row(image_names, index.image_name, i),
+                       row<std::uint8_t>(image_bytes, index.image_bytes, i),
+                       {at(index.image_height, i), at(index.image_width, i)}};
+    if (!index.image_digest.empty() &&
+        static_cast<std::int64_t>(xxh3_64(stored.bytes.data(), stored.bytes.size())) != at(index.image_digest, i)) {
+      throw RunError("{}: the bytes of image '{}' are not those that were written; prepare this shard again", where,
+                     stored.name);
+    }
+    return stored;
+  }
+
+  image::Rle mask(std::int64_t i, const std::string& where, SampleDigest& digest) {
+    const auto counts = text_row(mask_counts, index.mask_counts, i);
+    digest.add(counts);
+    return image::rle_from_string(counts, {at(index.mask_height, i), at(index.mask_width, i)}, where);
   }
 };
 
@@ -83,7 +92,7 @@ const ShardHeader& ShardFile::header() const noexcept {
   return impl_->index.header;
 }
 std::int64_t ShardFile::samples() const noexcept {
-  return static_cast<std::int64_t>(impl_->index.sample_image.size());
+  return static_cast<std::int64_t>(impl_->index.sample_source.size());
 }
 std::int64_t ShardFile::images() const noexcept {
   return static_cast<std::int64_t>(impl_->index.image_height.size());
@@ -103,16 +112,20 @@ std::int32_t ShardFile::source_of(std::int64_t sample) const {
 std::int64_t ShardFile::item_of(std::int64_t sample) const {
   return impl_->index.sample_item.at(static_cast<std::size_t>(sample));
 }
-std::int32_t ShardFile::image_of(std::int64_t sample) const {
-  return impl_->index.sample_image.at(static_cast<std::size_t>(sample));
+std::vector<std::int32_t> ShardFile::images_of(std::int64_t sample) const {
+  const auto& index = impl_->index;
+  const auto row = static_cast<std::size_t>(sample);
+  const auto* all = index.sample_image_row.data();
+  return {all + index.sample_images.at(row), all + index.sample_images.at(row + 1)};
 }
 
 SampleSizes ShardFile::sizes_of(std::int64_t sample) const {
   const auto& index = impl_->index;
-  const auto image = image_of(sample);
   SampleSizes sizes;
-  sizes.image_bytes = length(index.image_bytes, image);
-  sizes.size = {at(index.image_height, image), at(index.image_width, image)};
+  for (const auto image : images_of(sample)) {
+    if (sizes.images++ == 0) sizes.size = {at(index.image_height, image), at(index.image_width, image)};
+    sizes.image_bytes += length(index.image_bytes, image);
+  }
   const auto first = at(index.sample_conversations, sample);
   const auto last = at(index.sample_conversations, sample + 1);
   sizes.conversations = last - first;
@@ -122,6 +135,7 @@ SampleSizes ShardFile::sizes_of(std::int64_t sample) const {
     sizes.longest_tokens = std::max(sizes.longest_tokens, tokens);
   }
   sizes.targets = length(index.sample_targets, sample);
+  sizes.words = index.sample_words.empty() ? sizes.tokens : at(index.sample_words, sample);
   return sizes;
 }
 
@@ -158,33 +172,41 @@ std::vector<std::string> ShardFile::skipped() const {
 StoredSample ShardFile::read(std::int64_t sample) const {
   auto& impl = *impl_;
   const auto& index = impl.index;
-  const std::int64_t image = image_of(sample);
   StoredSample result;
   result.where = fmt::format("shard '{}' sample {}", path().string(), sample);
-  result.image_name = impl.text_row(impl.image_names, index.image_name, image);
-  result.image = impl.row<std::uint8_t>(impl.image_bytes, index.image_bytes, image);
-  if (!index.image_digest.empty() &&
-      static_cast<std::int64_t>(xxh3_64(result.image.data(), result.image.size())) != at(index.image_digest, image)) {
-    throw RunError("{}: the bytes of image '{}' are not those that were written; prepare this shard again",
-                   result.where, result.image_name);
+  for (const auto row : images_of(sample)) {
+    auto image = impl.image(row, result.where);
+    if (result.has_image()) {
+      result.more_images.push_back(std::move(image));
+    } else {
+      result.image_name = std::move(image.name);
+      result.image = std::move(image.bytes);
+      result.size = image.size;
+    }
   }
-  result.size = {at(index.image_height, image), at(index.image_width, image)};
   result.source = at(index.sample_source, sample);
   result.item = at(index.sample_item, sample);
   result.draw = at(index.sample_draw, sample);
   result.is_sentence = at(index.sample_is_sentence, sample);
+  SampleDigest digest;
   for (auto c = at(index.sample_conversations, sample); c < at(index.sample_conversations, sample + 1); ++c) {
     StoredConversation conversation;
     conversation.ids = impl.row<std::int32_t>(impl.ids, index.conversation_ids, c);
     conversation.labels = impl.row<std::int32_t>(impl.labels, index.conversation_ids, c);
+    digest.add(conversation.ids);
+    digest.add(conversation.labels);
     if (impl.texts) conversation.text = impl.text_row(*impl.texts, index.conversation_text, c);
     if (impl.questions) conversation.question = impl.text_row(*impl.questions, index.conversation_question, c);
     result.conversations.push_back(std::move(conversation));
   }
   for (auto t = at(index.sample_targets, sample); t < at(index.sample_targets, sample + 1); ++t) {
-    result.targets.push_back(impl.mask(at(index.target_mask, t), result.where));
+    result.targets.push_back(impl.mask(at(index.target_mask, t), result.where, digest));
   }
-  if (const auto ignore = at(index.sample_ignore, sample); ignore >= 0) result.ignore = impl.mask(ignore, result.where);
+  if (const auto ignore = at(index.sample_ignore, sample); ignore >= 0)
+    result.ignore = impl.mask(ignore, result.where, digest);
+  if (!index.sample_digest.empty() && digest.value() != at(index.sample_digest, sample)) {
+    throw RunError("{}: its tokens or masks are not those that were written; prepare this shard again", result.where);
+  }
   return result;
 }
 

@@ -15,6 +15,8 @@ class Tables {
  public:
   explicit Tables(const io::H5File& file) : file_(file) {}
 
+  bool has(const std::string& name) const { return file_.has(name); }
+
   template <class T>
   std::vector<T> need(const std::string& name, std::size_t rows) const {
     auto values = read<T>(name);
@@ -77,7 +79,14 @@ class Tables {
  private:
   template <class T>
   std::vector<T> read(const std::string& name) const {
-    return file_.dataset(name, h5_type<T>()).template read_all<T>();
+    const auto dataset = file_.dataset(name, h5_type<T>());
+    auto values = dataset.template read_all<T>();
+    const auto attributes = dataset.attributes();
+    if (attributes.has(kChecksum) &&
+        checksum_of(values.data(), values.size() * sizeof(T)) != attributes.integer(kChecksum)) {
+      fail(name, "its values are not those that were written; prepare this shard again");
+    }
+    return values;
   }
   const io::H5File& file_;
 };
@@ -96,6 +105,7 @@ ShardHeader read_header(const io::H5File& file) {
   header.split = root.text("split");
   header.tokenizer_hash = root.text("tokenizer_hash");
   header.conversation_template = root.text("template");
+  if (root.has("recipe")) header.recipe = root.text("recipe");
   header.seg_token_id = root.integer("seg_token_id");
   header.im_start_id = root.integer("im_start_id");
   header.im_end_id = root.integer("im_end_id");
@@ -109,10 +119,31 @@ ShardHeader read_header(const io::H5File& file) {
   return header;
 }
 
+/// Returns the number of samples.
+std::size_t read_sample_images(const Tables& tables, ShardIndex& index) {
+  const auto first = tables.need<std::int32_t>("samples/image");
+  tables.in_range("samples/image", first, index.image_height.size(), std::int32_t{-1});
+  if (tables.has("samples/images")) {
+    index.sample_images = tables.ragged_offsets("samples/images", first.size());
+    index.sample_image_row = tables.need<std::int32_t>("samples/images/values");
+    tables.in_range("samples/images/values", index.sample_image_row, index.image_height.size());
+  } else {
+    index.sample_images.push_back(0);
+    for (const auto image : first) {
+      if (image >= 0) index.sample_image_row.push_back(image);
+      index.sample_images.push_back(static_cast<std::int64_t>(index.sample_image_row.size()));
+    }
+  }
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    if (index.first_image(i) != first[i]) tables.fail("samples/images", "sample {} begins with another image", i);
+  }
+  return first.size();
+}
+
 void read_samples(const Tables& tables, ShardIndex& index, std::size_t conversations) {
-  index.sample_image = tables.need<std::int32_t>("samples/image");
-  const auto samples = index.sample_image.size();
-  tables.in_range("samples/image", index.sample_image, index.image_height.size());
+  const auto samples = read_sample_images(tables, index);
+  index.sample_words = tables.maybe<std::int32_t>("samples/words", samples);
+  index.sample_digest = tables.maybe<std::int64_t>("samples/digest", samples);
   index.sample_source = tables.need<std::int32_t>("samples/source", samples);
   tables.in_range("samples/source", index.sample_source, index.source_name.size());
   index.sample_conversations =
@@ -141,11 +172,12 @@ void read_samples(const Tables& tables, ShardIndex& index, std::size_t conversat
 /// A mask has the size of the image it belongs to.
 void check_mask_sizes(const Tables& tables, const ShardIndex& index) {
   const auto fits = [&](std::size_t sample, std::int64_t mask) {
-    const auto image = static_cast<std::size_t>(index.sample_image[sample]);
+    if (index.first_image(sample) < 0) return false;
+    const auto image = static_cast<std::size_t>(index.first_image(sample));
     const auto row = static_cast<std::size_t>(mask);
     return index.mask_height[row] == index.image_height[image] && index.mask_width[row] == index.image_width[image];
   };
-  for (std::size_t i = 0; i < index.sample_image.size(); ++i) {
+  for (std::size_t i = 0; i < index.sample_source.size(); ++i) {
     for (auto t = index.sample_targets[i]; t < index.sample_targets[i + 1]; ++t) {
       if (!fits(i, index.target_mask[static_cast<std::size_t>(t)])) {
         tables.fail("targets/mask", "target {} has another size than the image of sample {}", t, i);

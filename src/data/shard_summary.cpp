@@ -49,6 +49,7 @@ ShardSummary summarise(const ShardFile& file, const std::filesystem::path& path,
                    file.header().split,
                    static_cast<std::int64_t>(std::filesystem::file_size(path)),
                    hash_file_hex128(path),
+                   head_hash(path),
                    file.images(),
                    0};
   Counter counter(summary);
@@ -64,7 +65,7 @@ ShardSummary summarise(const ShardFile& file, const std::filesystem::path& path,
 
 ShardSummary summarise(const ShardData& data, const std::string& split, const std::string& name) {
   ShardSummary summary;
-  summary.entry = {name, split, 0, "", static_cast<std::int64_t>(data.images.height.size()), 0};
+  summary.entry = {name, split, 0, "", "", static_cast<std::int64_t>(data.images.height.size()), 0};
   Counter counter(summary);
   const auto text = [](const RaggedText& rows, std::size_t i) {
     return std::string(rows.values.begin() + rows.offsets[i], rows.values.begin() + rows.offsets[i + 1]);
@@ -86,9 +87,10 @@ ShardSummary summarise(const ShardData& data, const std::string& split, const st
 }
 
 json to_json(const ShardSummary& summary) {
-  json out = {{"name", summary.entry.name}, {"split", summary.entry.split},   {"bytes", summary.entry.bytes},
-              {"xxh3", summary.entry.xxh3}, {"images", summary.entry.images}, {"samples", summary.entry.samples},
-              {"kept", summary.kept},       {"counts", json::array()},        {"skipped", json::array()}};
+  json out = {{"name", summary.entry.name},       {"split", summary.entry.split}, {"bytes", summary.entry.bytes},
+              {"xxh3", summary.entry.xxh3},       {"head", summary.entry.head},   {"images", summary.entry.images},
+              {"samples", summary.entry.samples}, {"kept", summary.kept},         {"counts", json::array()},
+              {"skipped", json::array()}};
   for (const auto& [source, c] : summary.counts) {
     out["counts"].push_back({source, c.family, c.items, c.samples, c.conversations, c.targets, c.tokens, c.skipped});
   }
@@ -99,7 +101,8 @@ json to_json(const ShardSummary& summary) {
 
 ShardSummary shard_summary(const json& in) {
   ShardSummary summary;
-  summary.entry = {in.at("name"), in.at("split"), in.at("bytes"), in.at("xxh3"), in.at("images"), in.at("samples")};
+  summary.entry = {in.at("name"), in.at("split"),  in.at("bytes"),  in.at("xxh3"),
+                   in.at("head"), in.at("images"), in.at("samples")};
   summary.kept = in.at("kept");
   for (const auto& c : in.at("counts")) {
     summary.counts[c.at(0)] = {c.at(1), c.at(2), c.at(3), c.at(4), c.at(5), c.at(6), c.at(7)};

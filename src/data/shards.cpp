@@ -42,6 +42,10 @@ std::vector<fs::path> shards_in(const fs::path& folder) {
       throw RequestError("shard '{}' has {} bytes, the manifest says {}: it was cut short or changed; prepare it again",
                          path.string(), bytes, shard.bytes);
     }
+    if (!shard.head.empty() && head_hash(path) != shard.head) {
+      throw RequestError("shard '{}' is not what was written: its beginning has changed; prepare it again",
+                         path.string());
+    }
     paths.push_back(path);
   }
   return paths;
@@ -61,13 +65,18 @@ void check(const ShardFile& file, const ShardHeader& first, const ShardRequireme
     throw RequestError("shard '{}' was made with --conv_type {}, this run has {}", path, header.conversation_template,
                        requirements.conversation_template);
   }
+  if (!requirements.recipe.empty() && header.recipe != requirements.recipe) {
+    throw RequestError("shard '{}' was made with --recipe {}, this model is trained on {}", path, header.recipe,
+                       requirements.recipe);
+  }
   const auto ids = [](const ShardHeader& h) {
     return std::array{
         h.seg_token_id, h.im_start_id, h.im_end_id, h.pad_id, h.bos_id, h.eos_id, std::int64_t{h.use_mm_start_end}};
   };
   if (header.tokenizer_hash != first.tokenizer_hash || header.conversation_template != first.conversation_template ||
-      ids(header) != ids(first)) {
-    throw RequestError("shard '{}' was made with another tokenizer or template than the shards before it", path);
+      header.recipe != first.recipe || ids(header) != ids(first)) {
+    throw RequestError("shard '{}' was made with another tokenizer, template or recipe than the shards before it",
+                       path);
   }
 }
 

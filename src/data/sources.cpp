@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <set>
 
 #include "tessera/core/error.hpp"
+#include "tessera/data/llava.hpp"
 #include "tessera/data/order.hpp"
+#include "tessera/data/own.hpp"
 #include "tessera/data/reason_seg.hpp"
 #include "tessera/data/refer_seg.hpp"
 #include "tessera/data/sem_seg.hpp"
@@ -16,7 +19,7 @@
 namespace tessera::data {
 namespace {
 
-constexpr std::array<std::string_view, 4> kFamilies{"sem_seg", "refer_seg", "vqa", "reason_seg"};
+constexpr std::array<std::string_view, 6> kFamilies{"sem_seg", "refer_seg", "vqa", "reason_seg", "llava", "own"};
 
 ReasonSegConfig reason_seg_config(const PrepareConfig& config) {
   return {config.num_classes_per_sample, config.explanatory, config.polygon_slack};
@@ -32,6 +35,17 @@ std::vector<std::string> split_bars(std::string_view text) {
   }
 }
 
+/// Like parse_names, but a name may come twice.
+std::vector<std::string> split_list(std::string_view text) {
+  std::vector<std::string> parts;
+  for (;;) {
+    const auto end = text.find("||");
+    parts.emplace_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 2);
+  }
+}
+
 /// The file or folder without which a set is not there.
 std::string root_of(std::string_view family, const std::string& set) {
   if (family == "refer_seg") return "refer_seg/" + set;
@@ -42,9 +56,7 @@ std::string root_of(std::string_view family, const std::string& set) {
   return set;
 }
 
-}  // namespace
-
-PrepareConfig with_sets_found(const PrepareConfig& config, std::vector<std::string>& left_out) {
+PrepareConfig find_sets(const PrepareConfig& config, std::vector<std::string>& left_out) {
   if (config.dataset != "auto") return config;
   auto found = config;
   std::vector<std::string> families;
@@ -66,10 +78,73 @@ PrepareConfig with_sets_found(const PrepareConfig& config, std::vector<std::stri
   keep("refer_seg", "--refer_seg_data", found.refer_seg_data);
   keep("vqa", "--vqa_data", found.vqa_data);
   keep("reason_seg", "--reason_seg_data", found.reason_seg_data);
+  if (!config.data_path.empty()) families.emplace_back("llava");
+  if (!config.own_data.empty()) families.emplace_back("own");
   if (families.empty()) {
     throw RequestError("--dataset_dir '{}' holds no data set: {}", config.dataset_dir, fmt::join(left_out, ", "));
   }
   found.dataset = fmt::format("{}", fmt::join(families, "||"));
+  return found;
+}
+
+void settle_recipe(PrepareConfig& config) {
+  const auto families = config.dataset.empty() ? std::vector<std::string>() : parse_families(config.dataset);
+  if (config.recipe == "auto") config.recipe = families == std::vector<std::string>{"llava"} ? "llava" : "lisa";
+  const bool lisa = config.recipe == "lisa";
+  if (!config.model_max_length) config.model_max_length = lisa ? 512 : 2048;
+  if (!config.use_mm_start_end) config.use_mm_start_end = lisa;
+  if (lisa) return;
+  for (const auto& family : families) {
+    if (family != "llava" && family != "vqa" && family != "own") {
+      throw RequestError("--recipe llava: family '{}' has masks, which LLaVA does not learn; leave it out of --dataset",
+                         family);
+    }
+  }
+}
+
+/// Files of the family llava with their image folders.
+std::vector<std::unique_ptr<Reader>> llava_readers(const PrepareConfig& config) {
+  if (config.data_path.empty()) throw RequestError("--data_path is missing: the files of family 'llava'");
+  const auto files = parse_names("--data_path", config.data_path);
+  std::vector<std::string> folders;
+  if (!config.image_folder.empty()) folders = split_list(config.image_folder);
+  if (folders.size() > 1 && folders.size() != files.size()) {
+    throw RequestError("--image_folder names {} folders for {} files of --data_path; give one for all, or one each",
+                       folders.size(), files.size());
+  }
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const auto folder = folders.empty() ? std::string() : folders[std::min(i, folders.size() - 1)];
+    if (!folder.empty() && !std::filesystem::is_directory(folder)) {
+      throw RequestError("--image_folder: no folder '{}'", folder);
+    }
+    readers.push_back(llava_training(files[i], folder));
+  }
+  return readers;
+}
+
+void refuse_equal_sources(const std::vector<std::unique_ptr<Reader>>& readers) {
+  std::set<std::string> names;
+  for (const auto& reader : readers) {
+    if (!names.insert(reader->source()).second) {
+      throw RequestError("two data sets are called '{}'; rename one's file or folder", reader->source());
+    }
+  }
+}
+
+}  // namespace
+
+PrepareConfig with_sets_found(const PrepareConfig& config, std::vector<std::string>& left_out) {
+  auto found = find_sets(config, left_out);
+  settle_recipe(found);
+  if (found.val_dataset == "auto") {
+    // Where ReasonSeg is asked for, its validation split has to be there.
+    const bool wanted = found.dataset.find("reason_seg") != std::string::npos;
+    const bool there =
+        std::filesystem::is_directory(std::filesystem::path(found.dataset_dir) / "reason_seg/ReasonSeg/val");
+    found.val_dataset = found.recipe == "lisa" && (wanted || there) ? "ReasonSeg|val" : "";
+    if (found.val_dataset.empty()) left_out.push_back("validation samples: name a set with --val_dataset");
+  }
   return found;
 }
 
@@ -92,10 +167,18 @@ std::vector<std::unique_ptr<Reader>> training_readers(const PrepareConfig& confi
       for (const auto& name : parse_names("--vqa_data", config.vqa_data)) {
         readers.push_back(vqa_training(config.dataset_dir, name));
       }
+    } else if (family == "llava") {
+      for (auto& reader : llava_readers(config)) readers.push_back(std::move(reader));
+    } else if (family == "own") {
+      if (config.own_data.empty()) throw RequestError("--own_data is missing: the folders of family 'own'");
+      for (const auto& folder : parse_names("--own_data", config.own_data)) {
+        readers.push_back(own_training(folder, config.num_classes_per_sample));
+      }
     } else {
       throw RequestError("--dataset: no reader for family '{}'; there are {}", family, fmt::join(kFamilies, ", "));
     }
   }
+  refuse_equal_sources(readers);
   return readers;
 }
 
@@ -104,13 +187,18 @@ std::vector<std::unique_ptr<Reader>> validation_readers(const PrepareConfig& con
   if (config.val_dataset.empty()) return readers;
   const auto parts = split_bars(config.val_dataset);
   const bool whole = std::none_of(parts.begin(), parts.end(), [](const auto& part) { return part.empty(); });
-  if (whole && parts.size() == 2) {
+  if (config.recipe != "lisa")
+    throw RequestError("--val_dataset: only recipe lisa validates on masks; pass an empty one");
+  if (whole && parts.size() == 2 && parts[0] == "own") {
+    readers.push_back(own_validation(parts[1]));
+  } else if (whole && parts.size() == 2) {
     readers.push_back(reason_seg_validation(config.dataset_dir, parts[0], parts[1], reason_seg_config(config)));
   } else if (whole && parts.size() == 3) {
     readers.push_back(refer_seg_validation(config.dataset_dir, parts[0], parts[1], parts[2]));
   } else {
-    throw RequestError("--val_dataset '{}': give SET|SPLIT, as ReasonSeg|val, or SET|BY|SPLIT, as refcoco|unc|testA",
-                       config.val_dataset);
+    throw RequestError(
+        "--val_dataset '{}': give SET|SPLIT, as ReasonSeg|val, or SET|BY|SPLIT, as refcoco|unc|testA, or own|FOLDER",
+        config.val_dataset);
   }
   return readers;
 }

@@ -9,8 +9,8 @@
 namespace tessera::data {
 
 /// Settings with `--dataset auto` replaced by the families, and in them the sets, whose files are there; what is not
-/// there is named in `left_out`. Other settings are returned as they are. Throws RequestError when there is nothing at
-/// all.
+/// there is named in `left_out`. The recipe and what depends on it are filled in. Throws RequestError when there is
+/// nothing at all, or a family that the recipe cannot take.
 PrepareConfig with_sets_found(const PrepareConfig& config, std::vector<std::string>& left_out);
 
 /// Throws RequestError: a family or a set that nobody reads, folders that are missing.

@@ -1,7 +1,8 @@
 #pragma once
-// One image and its items made into tables: read, check, draw, tokenise.
+// One unit of work, an image and its items as a rule, made into tables: read, check, draw, tokenise.
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,24 +30,29 @@ struct BuiltSample {
   std::vector<std::int64_t> targets;  ///< rows of BuiltUnit::masks
   std::int64_t ignore_mask = -1;      ///< likewise
   std::vector<std::int32_t> choices;
+  std::int64_t words = 0;
 };
 
-/// What goes into a shard for one image; no samples where everything about it was broken.
-struct BuiltUnit {
-  std::string image_name;
-  std::string image;  ///< encoded
+struct BuiltImage {
+  std::string name;
+  std::string bytes;  ///< encoded
   image::Size size;
+};
+
+/// What goes into a shard for one unit; no samples where everything about it was broken.
+struct BuiltUnit {
+  std::vector<BuiltImage> images;
   std::vector<image::Rle> masks;
   std::vector<BuiltSample> samples;
   std::vector<SkippedItem> skipped;
 };
 
 struct UnitBuilder {
-  std::filesystem::path dataset_dir;
   const std::vector<std::unique_ptr<Reader>>* readers = nullptr;
   const text::Tokenizer* tokenizer = nullptr;
   const text::Template* form = nullptr;
-  text::ConversationOptions encoding;  ///< its label is set per sample
+  text::ConversationOptions encoding;  ///< its label, and whether there is an image, are set per sample
+  bool use_start_end = false;          ///< put <im_start> and <im_end> around images
   std::int64_t seg_token_id = -1;
   std::uint64_t seed = 0;
   std::int64_t draws = 1;
@@ -55,11 +61,15 @@ struct UnitBuilder {
   BuiltUnit build(const WorkUnit& unit) const;
 
  private:
-  void add_item(const ItemOfImage& at, BuiltUnit& built) const;
-  BuiltConversation encode(const Conversation& conversation, const std::string& label) const;
+  void add_item(const ItemOfImage& at, const WorkUnit& unit, BuiltUnit& built) const;
+  BuiltConversation encode(const Conversation& conversation, std::size_t images, const std::string& label) const;
+  std::string prompt(const Conversation& conversation, std::size_t images, const std::string& label) const;
 };
 
-/// Appends what was built; a reader is a row of ShardData::sources.
-void append_unit(ShardData& shard, const BuiltUnit& unit);
+/// Rows of the images that a shard has already, by name.
+using ImageRows = std::map<std::string, std::int32_t>;
+
+/// Appends what was built; a reader is a row of ShardData::sources. Images that several units share are stored once.
+void append_unit(ShardData& shard, ImageRows& rows, const BuiltUnit& unit);
 
 }  // namespace tessera::data

@@ -38,16 +38,25 @@ H5Handle file_access() {
   return access;
 }
 
+/// What is written has a checksum on every piece of its structure, so that a flipped bit is an error, not a crash.
+/// Readable by HDF5 1.10 and newer.
+H5Handle writing_access() {
+  H5Handle access = file_access();
+  H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110);
+  return access;
+}
+
+/// Creation of a file, group or dataset without its time: equal content gives equal bytes, whenever it is written.
+H5Handle timeless(hid_t kind) {
+  H5Handle creation = h5_own<H5Pclose>(H5Pcreate(kind));
+  H5Pset_obj_track_times(creation.get(), false);
+  return creation;
+}
+
 H5Handle dataset_access() {
   H5Handle access = h5_own<H5Pclose>(H5Pcreate(H5P_DATASET_ACCESS));
   H5Pset_chunk_cache(access.get(), kChunkCacheSlots, kChunkCacheBytes, H5D_CHUNK_CACHE_W0_DEFAULT);
   return access;
-}
-
-H5Handle link_creation() {
-  H5Handle links = h5_own<H5Pclose>(H5Pcreate(H5P_LINK_CREATE));
-  H5Pset_create_intermediate_group(links.get(), 1);
-  return links;
 }
 
 /// True when every part of the path exists; H5Lexists itself fails where a parent is missing.
@@ -147,8 +156,9 @@ H5File::H5File(std::filesystem::path path, H5Handle id, std::optional<PartialPat
 H5File H5File::create(const std::filesystem::path& path) {
   const H5Silence silence;
   PartialPath partial(path);
-  const H5Handle access = file_access();
-  H5Handle id = h5_own<H5Fclose>(H5Fcreate(partial.path().c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.get()));
+  const H5Handle access = writing_access();
+  const H5Handle creation = timeless(H5P_FILE_CREATE);
+  H5Handle id = h5_own<H5Fclose>(H5Fcreate(partial.path().c_str(), H5F_ACC_EXCL, creation.get(), access.get()));
   if (!id) throw RunError("cannot create '{}': {}", path.string(), h5_message());
   return H5File(path, std::move(id), std::move(partial));
 }
@@ -168,26 +178,31 @@ H5Dataset H5File::create_dataset(const std::string& name, H5Type type, H5Layout 
   const hsize_t unlimited = H5S_UNLIMITED;
   const hsize_t chunk = static_cast<hsize_t>(layout.chunk > 0 ? layout.chunk : kChunkBytes / h5_size_of(type));
   const H5Handle space = h5_own<H5Sclose>(H5Screate_simple(1, &none, &unlimited));
-  const H5Handle creation = h5_own<H5Pclose>(H5Pcreate(H5P_DATASET_CREATE));
+  const H5Handle creation = timeless(H5P_DATASET_CREATE);
   H5Pset_chunk(creation.get(), 1, &chunk);
-  H5Pset_obj_track_times(creation.get(), false);  // equal content gives equal bytes, whenever it is written
   if (layout.deflate > 0) {
     H5Pset_shuffle(creation.get());
     H5Pset_deflate(creation.get(), static_cast<unsigned>(layout.deflate));
   }
-  const H5Handle links = link_creation();
+  if (const auto parent = name.rfind('/'); parent != std::string::npos && parent > 0)
+    create_group(name.substr(0, parent));
   const H5Handle access = dataset_access();
   H5Handle id = h5_own<H5Dclose>(
-      H5Dcreate2(id_.get(), name.c_str(), h5_file_type(type), space.get(), links.get(), creation.get(), access.get()));
+      H5Dcreate2(id_.get(), name.c_str(), h5_file_type(type), space.get(), H5P_DEFAULT, creation.get(), access.get()));
   if (!id) throw RunError("{}: cannot create dataset: {}", object_text(path_, name), h5_message());
   return H5Dataset(std::move(id), path_.string(), name, type, 0);
 }
 
 void H5File::create_group(const std::string& name) {
   const H5Silence silence;
-  const H5Handle links = link_creation();
-  const H5Handle id = h5_own<H5Gclose>(H5Gcreate2(id_.get(), name.c_str(), links.get(), H5P_DEFAULT, H5P_DEFAULT));
-  if (!id) throw RunError("{}: cannot create group: {}", object_text(path_, name), h5_message());
+  for (std::size_t end = 0; end != std::string::npos;) {
+    end = name.find('/', end + 1);
+    const auto part = name.substr(0, end);
+    if (path_exists(id_.get(), part)) continue;
+    const H5Handle creation = timeless(H5P_GROUP_CREATE);
+    const H5Handle id = h5_own<H5Gclose>(H5Gcreate2(id_.get(), part.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT));
+    if (!id) throw RunError("{}: cannot create group: {}", object_text(path_, part), h5_message());
+  }
 }
 
 bool H5File::has(const std::string& name) const {

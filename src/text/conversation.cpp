@@ -152,7 +152,8 @@ Encoded encode_llava(const Tokenizer& tokenizer, const Template& form, std::stri
   out.input_ids = images || plain ? encode_with_images(tokenizer, text).ids : tokenizer.encode_ids(text);
   out.labels = out.input_ids;
   out.full_length = static_cast<std::int64_t>(out.input_ids.size());
-  if (!images && !plain) cut(out, options.max_length);  // text alone is cut before it is labelled, images after
+  // Text alone is cut before it is labelled, text with images after.
+  if (!images && !plain && options.truncate) cut(out, options.max_length);
   if (plain) {
     label_plain(tokenizer, text, options, out);
   } else if (form.style == Style::single) {
@@ -164,7 +165,7 @@ Encoded encode_llava(const Tokenizer& tokenizer, const Template& form, std::stri
       out.mismatch = true;
     }
   }
-  cut(out, options.max_length);
+  if (options.truncate) cut(out, options.max_length);
   return out;
 }
 

@@ -9,7 +9,7 @@ namespace tessera::train {
 
 EvalResult run_evaluation(const EvalRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log) {
   const auto model = load_model(request.model, fabric, device, request.seed, /*for_training=*/false, log);
-  const data::ShardRequirements requirements{model.tokenizer.content_hash(), {}};
+  const data::ShardRequirements requirements{model.tokenizer.content_hash(), {}, "lisa"};
   const auto shards = comm::made_everywhere(
       *fabric.control, [&] { return data::Shards::open(request.shards, request.split, requirements); });
   data::EvalLoader loader(model.input_spec(request.model_max_length), shards, fabric.rank(), fabric.size(),

@@ -51,6 +51,7 @@ std::string to_json_line(const StepMetrics& m) {
                        {"comm_wait_s", m.comm_wait_s},
                        {"save_stall_s", m.save_stall_s},
                        {"tokens", m.tokens},
+                       {"padding", m.padding},
                        {"samples", m.samples},
                        {"bytes_gathered", m.bytes_gathered},
                        {"bytes_reduced", m.bytes_reduced},

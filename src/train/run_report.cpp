@@ -44,6 +44,13 @@ std::int64_t StepFigures::gathered() const {
 std::int64_t StepFigures::reduced() const {
   return reduced_;
 }
+void StepFigures::add_tokens(std::int64_t tokens, std::int64_t padding) {
+  tokens_ += tokens;
+  padding_ += padding;
+}
+double StepFigures::padding_share() const {
+  return static_cast<double>(padding_) / static_cast<double>(std::max<std::int64_t>(1, tokens_ + padding_));
+}
 
 void log_plan(const Log& log, const shard::RunPlan& p, int ranks) {
   const auto& m = p.plan.memory;
@@ -80,6 +87,7 @@ void log_outcome(const Log& log, const shard::RunPlan& p, const Measured& measur
   log.info("  {:<24} {:>12.3f} {:>12.3f} s", "step", p.time.step, steps.step_s());
   log.info("  {:<24} {:>12.3f} {:>12.3f} s", "of it communication", p.time.gather + p.time.node_gather + p.time.reduce,
            steps.comm_wait_s());
+  log.info("padding: {:.1f} % of the text positions of all steps", 100 * steps.padding_share());
 }
 
 void write_trace(const std::filesystem::path& path, const TraceLog& mine, comm::Communicator& control, const Log& log) {

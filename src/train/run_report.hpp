@@ -16,15 +16,18 @@ namespace tessera::train {
 class StepFigures {
  public:
   void add(double step_s, double comm_wait_s, std::int64_t gathered, std::int64_t reduced);
+  void add_tokens(std::int64_t tokens, std::int64_t padding);  // of the global batch
   bool empty() const noexcept { return seconds_.empty(); }
   double step_s() const;  // median
   double comm_wait_s() const;
   std::int64_t gathered() const;  // of the last step
   std::int64_t reduced() const;
+  double padding_share() const;  // of all positions
 
  private:
   std::vector<double> seconds_, waits_;
   std::int64_t gathered_ = 0, reduced_ = 0;
+  std::int64_t tokens_ = 0, padding_ = 0;
 };
 
 struct Measured {

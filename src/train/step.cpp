@@ -14,28 +14,30 @@ namespace {
 
 // What the ranks add up before the forward pass: with it every loss is a mean over the global batch.
 struct GlobalCounts {
-  std::int64_t target_tokens = 0, masks = 0, micro_batches = 0, samples = 0, tokens = 0;
+  std::int64_t target_tokens = 0, masks = 0, micro_batches = 0, samples = 0, tokens = 0, padding = 0;
 };
 
 struct OwnCounts {
-  std::int64_t target_tokens = 0, masks = 0, samples = 0, tokens = 0;
+  std::int64_t target_tokens = 0, masks = 0, samples = 0, tokens = 0, padding = 0;
 };
 
 OwnCounts counts_of(const models::LisaBatch& batch) {
   const auto counts = models::count_targets(batch);
-  return {counts.target_tokens, counts.masks, batch.images_count(), batch.attention_mask.sum().item<std::int64_t>()};
+  const auto tokens = batch.attention_mask.sum().item<std::int64_t>();
+  return {counts.target_tokens, counts.masks, batch.images_count(), tokens, batch.attention_mask.numel() - tokens};
 }
 
 OwnCounts counts_of(const models::LlavaBatch& batch) {
   const auto length = batch.labels.size(1);
   const at::Tensor targets =
       batch.labels.narrow(1, std::min<std::int64_t>(1, length), std::max<std::int64_t>(0, length - 1));
-  return {targets.ne(-100).sum().item<std::int64_t>(), 0, batch.input_ids.size(0),
-          batch.attention_mask.sum().item<std::int64_t>()};
+  const auto tokens = batch.attention_mask.sum().item<std::int64_t>();
+  return {targets.ne(-100).sum().item<std::int64_t>(), 0, batch.input_ids.size(0), tokens,
+          batch.attention_mask.numel() - tokens};
 }
 
 GlobalCounts count(const std::vector<Batch>& micro_batches, comm::Communicator& control) {
-  std::array<std::int64_t, 5> sums{};
+  std::array<std::int64_t, 6> sums{};
   for (const auto& batch : micro_batches) {
     const auto counts = std::visit([](const auto& own) { return counts_of(own); }, batch);
     sums[0] += counts.target_tokens;
@@ -43,9 +45,10 @@ GlobalCounts count(const std::vector<Batch>& micro_batches, comm::Communicator& 
     sums[2] += 1;
     sums[3] += counts.samples;
     sums[4] += counts.tokens;
+    sums[5] += counts.padding;
   }
   control.all_reduce({sums.data(), static_cast<std::int64_t>(sums.size()), comm::DType::i64});
-  return {sums[0], sums[1], sums[2], sums[3], sums[4]};
+  return {sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]};
 }
 
 models::LossScale scale_of(const GlobalCounts& counts) {
@@ -172,6 +175,7 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::AdamW& 
   metrics.mask_loss = sums.sums[4].value();
   metrics.tokens = counts.tokens;
   metrics.samples = counts.samples;
+  metrics.padding = counts.padding;
   return metrics;
 }
 

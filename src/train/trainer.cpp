@@ -106,7 +106,7 @@ class Trainer {
   }
 
  private:
-  data::ShardRequirements requirements() const { return {model_.tokenizer.content_hash(), {}}; }
+  data::ShardRequirements requirements() const { return {model_.tokenizer.content_hash(), {}, "lisa"}; }
   bool speaks() const { return fabric_.rank() == 0; }
   fs::path checkpoints() const { return folder_ / "checkpoints"; }
 
@@ -130,7 +130,7 @@ class Trainer {
   // The largest micro-batch that the shards can give, for the plan.
   BatchShape open_shards(const LoadedModel& model) {
     const auto& loader = request_.loader;
-    shards_.emplace(data::Shards::open(loader.shards, "train", {model.tokenizer.content_hash(), {}}));
+    shards_.emplace(data::Shards::open(loader.shards, "train", {model.tokenizer.content_hash(), {}, "lisa"}));
     const auto steps = data::step_shape(loader, fabric_.rank(), fabric_.size());
     return batch_shape(*shards_, steps.batch_size, model.input_spec(loader.model_max_length), steps.own(),
                        loader.prefetch_mib << 20);
@@ -227,6 +227,7 @@ class Trainer {
     metrics.step_s = seconds_since(start);
     if (trace_) trace_->add(TraceLog::Row::step, fmt::format("step {}", step), start, Clock::now());
     figures_.add(metrics.step_s, metrics.comm_wait_s, metrics.bytes_gathered, metrics.bytes_reduced);
+    figures_.add_tokens(metrics.tokens, metrics.padding);
     step_ = step;
     record(metrics);
     count_skipped(metrics);

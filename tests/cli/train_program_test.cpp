@@ -66,6 +66,25 @@ TEST_F(TrainTest, LoraTrainingHasTheSameLossesOnOneToFourRanks) {
   }
 }
 
+TEST_F(TrainTest, AugmentedAndGroupedTrainingHasTheSameLossesOnTwoRanksAndAfterAResume) {
+  const std::string flags =
+      "--lora_r 4 --export_merged false --group_by_modality_length --augment_flip 0.5 --augment_crop_min_area 0.5 "
+      "--augment_brightness 0.3 --save_steps 3 ";
+  expect_ok(toy->train(1, "augmented1", flags + "--max_steps 5"));
+  expect_ok(toy->train(2, "augmented2", flags + "--max_steps 5"));
+  expect_ok(toy->train(1, "augmented3", flags + "--max_steps 5 --print_freq 1"));
+  fs::remove_all(toy->dir() / "augmented3" / "checkpoints" / "step-5");
+  expect_ok(toy->train(2, "augmented3", flags + "--max_steps 5"));  // goes on at step 4
+  expect_ok(toy->train(1, "plain", "--lora_r 4 --export_merged false --max_steps 5"));
+  for (const char* key : kKeys) {
+    EXPECT_EQ(toy->metric("augmented1", key), toy->metric("augmented2", key)) << key;
+    EXPECT_EQ(toy->metric("augmented1", key), toy->metric("augmented3", key)) << key;
+  }
+  EXPECT_NE(toy->metric("augmented1", "loss"), toy->metric("plain", "loss"));
+  EXPECT_EQ(toy->metric("augmented1", "padding"), toy->metric("augmented2", "padding"));
+  expect_refused(toy->train(1, "rates", flags + "--max_steps 1 --sample_rates 1"), {"--group_by_modality_length"});
+}
+
 TEST_F(TrainTest, GradientCheckpointingChangesNothing) {
   const std::string flags = "--lora_r 4 --max_steps 5 --export_merged false --keep_mib 0 ";
   expect_ok(toy->train(2, "recompute", flags + "--placement world --recompute all"));

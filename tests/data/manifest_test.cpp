@@ -18,7 +18,7 @@ Manifest sample_manifest() {
   manifest.tokenizer_hash = "abc";
   manifest.counts["train: reason_seg/ReasonSeg/train"] = {"reason_seg", 3, 6, 9, 8, 700, 1};
   manifest.skipped = {{{"/data/a.json", "shapes[0]", "a \"quoted\" reason"}, "reason_seg/ReasonSeg/train"}};
-  manifest.shards = {{"train-00000-of-00001.h5", "train", 12345, "00ff", 3, 6}};
+  manifest.shards = {{"train-00000-of-00001.h5", "train", 12345, "00ff", "0a", 3, 6}};
   return manifest;
 }
 

@@ -39,7 +39,7 @@ std::vector<std::unique_ptr<Reader>> readers_of(std::int64_t images) {
 
 std::vector<WorkUnit> units_of(std::int64_t images, std::int64_t bytes) {
   std::vector<WorkUnit> units;
-  for (std::int64_t i = 0; i < images; ++i) units.push_back({std::to_string(i) + ".jpg", bytes, {{0, i}}});
+  for (std::int64_t i = 0; i < images; ++i) units.push_back({{}, {std::to_string(i) + ".jpg"}, bytes, {{0, i}}});
   return units;
 }
 
@@ -48,14 +48,31 @@ TEST(Plan, GroupsAllThatIsSaidOfAnImage) {
   testing_support::write_file(dir / "2.jpg", "12345");
   const auto units = group_by_image(dir.path(), readers_of(4));
   ASSERT_EQ(units.size(), 5U);
-  EXPECT_EQ(units[2].image, "2.jpg");
+  EXPECT_EQ(units[2].images, std::vector<std::string>{"2.jpg"});
   EXPECT_EQ(units[2].bytes, 5);
   ASSERT_EQ(units[2].items.size(), 2U);
   EXPECT_EQ(units[2].items[1].reader, 1);
   EXPECT_EQ(units[2].items[1].item, 1);
   EXPECT_EQ(units[1].items.size(), 1U);
   EXPECT_EQ(units[1].bytes, 0);  // missing: still planned, so that it is reported
-  EXPECT_EQ(units[4].image, "only.jpg");
+  EXPECT_EQ(units[4].images, std::vector<std::string>{"only.jpg"});
+}
+
+TEST(Plan, GroupsByAllImagesOfAnItemAndLeavesTextAlone) {
+  const testing_support::TempDir dir;
+  testing_support::write_file(dir / "a.jpg", "123");
+  testing_support::write_file(dir / "b.jpg", "4567");
+  std::vector<std::unique_ptr<Reader>> readers;
+  readers.push_back(std::make_unique<Named>(
+      "talk",
+      std::vector<Item>{{"0", "a.jpg"}, {"1", ""}, {"2", "a.jpg", {"b.jpg"}}, {"3", ""}, {"4", "./a.jpg", {"b.jpg"}}}));
+  const auto units = group_by_image(dir.path(), readers);
+  ASSERT_EQ(units.size(), 4U);
+  EXPECT_TRUE(units[1].images.empty());
+  EXPECT_EQ(units[1].items.size(), 1U);
+  EXPECT_EQ(units[2].images, (std::vector<std::string>{"a.jpg", "b.jpg"}));
+  EXPECT_EQ(units[2].bytes, 7);
+  EXPECT_EQ(units[2].items.size(), 2U);
 }
 
 TEST(Plan, CutsIntoShardsOfNearlyEqualBytesInOrder) {

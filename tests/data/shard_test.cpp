@@ -41,7 +41,7 @@ TEST(Shard, CarriesItsHeaderAndTheChecksumOfEachDataset) {
   EXPECT_EQ(root.integer("ignore_label"), -100);
   for (const char* name :
        {"images/bytes/values", "samples/image", "conversations/ids/offsets", "masks/counts/values"}) {
-    EXPECT_EQ(file.dataset(name).attributes().text("xxh3").size(), 16U) << name;
+    EXPECT_NE(file.dataset(name).attributes().integer("xxh3"), 0) << name;
   }
 }
 

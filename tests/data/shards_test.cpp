@@ -75,7 +75,7 @@ TEST_F(ShardsTest, RefuseAFileThatIsMissingOrCutShort) {
   write("a.h5");
   Manifest manifest;
   const auto bytes = static_cast<std::int64_t>(fs::file_size(dir_ / "a.h5"));
-  manifest.shards = {{"a.h5", "train", bytes, "", 2, 3}, {"b.h5", "train", bytes, "", 2, 3}};
+  manifest.shards = {{"a.h5", "train", bytes, "", "", 2, 3}, {"b.h5", "train", bytes, "", "", 2, 3}};
   write_manifest(dir_ / "manifest.json", manifest);
   EXPECT_NE(refusal().find("b.h5' is missing"), std::string::npos);
   write("b.h5");

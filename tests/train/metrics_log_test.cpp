@@ -23,9 +23,9 @@ StepMetrics step(std::int64_t n, double loss) {
 
 TEST(MetricsLog, LinesCarryTheContractsKeys) {
   const auto line = nlohmann::json::parse(to_json_line(step(3, 1.5)));
-  for (const char* key :
-       {"step", "loss", "ce_loss", "mask_bce_loss", "mask_dice_loss", "mask_loss", "lr", "grad_norm", "step_s",
-        "data_wait_s", "save_stall_s", "tokens", "samples", "bytes_gathered", "bytes_reduced", "peak_bytes"}) {
+  for (const char* key : {"step", "loss", "ce_loss", "mask_bce_loss", "mask_dice_loss", "mask_loss", "lr", "grad_norm",
+                          "step_s", "data_wait_s", "save_stall_s", "tokens", "padding", "samples", "bytes_gathered",
+                          "bytes_reduced", "peak_bytes"}) {
     EXPECT_TRUE(line.contains(key)) << key;
   }
   EXPECT_EQ(line["lr"]["all"], 0.1);

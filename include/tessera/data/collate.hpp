@@ -1,12 +1,15 @@
 #pragma once
-/// Collation: stored samples to one micro-batch, as LISA's collate_fn makes it.
-/// Source: dvlab-research/LISA utils/dataset.py (collate_fn), utils/*_dataset.py (pre-processing).
+/// Collation: stored samples to one micro-batch, as LISA's collate_fn or LLaVA's collator makes it.
+/// Source: dvlab-research/LISA utils/dataset.py (collate_fn), utils/*_dataset.py (pre-processing); haotian-liu/LLaVA
+/// llava/train/train.py (LazySupervisedDataset, DataCollatorForSupervisedDataset).
 #include <cstdint>
 #include <vector>
 
 #include "tessera/data/shard_file.hpp"
+#include "tessera/image/augment.hpp"
 #include "tessera/image/preprocess.hpp"
 #include "tessera/models/lisa_batch.hpp"
+#include "tessera/models/llava_batch.hpp"
 
 namespace tessera::data {
 
@@ -15,8 +18,9 @@ struct InputSpec {
   std::int64_t sam_size = 1024;                  ///< S
   image::ClipImageConfig clip;                   ///< of the vision tower; its crop gives s
   image::Aspect aspect = image::Aspect::square;  ///< LLaVA alone: square or pad
-  std::int64_t image_patches = 256;              ///< features that replace the one image token
-  std::int64_t model_max_length = 512;           ///< positions after the image is spliced in
+  image::AugmentConfig augment;         ///< of training samples; what is drawn depends on the sample's key alone
+  std::int64_t image_patches = 256;     ///< features that replace the one image token
+  std::int64_t model_max_length = 512;  ///< positions after the image is spliced in
 };
 
 struct CollateReport {
@@ -38,7 +42,13 @@ enum class Purpose {
 models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
                           const ShardHeader& header, const InputSpec& spec, Purpose purpose, CollateReport& report);
 
-/// Bytes that collate() of a sample of these sizes allocates, within a few per cent.
-std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec);
+/// One micro-batch of LLaVA, one row a sample. A sample of text alone brings a blank image that its row does not use,
+/// as the reference has it. Rows are cut to model_max_length; label_tokens counts what is left once the images are
+/// spliced in and the sequence is cut to that length again. Throws RunError like collate().
+models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
+                                 const ShardHeader& header, const InputSpec& spec, CollateReport& report);
+
+/// Bytes that collating a sample of these sizes allocates, within a few per cent.
+std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec, bool lisa = true);
 
 }  // namespace tessera::data

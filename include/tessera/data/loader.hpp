@@ -2,7 +2,8 @@
 /// Loader: the training stream of one rank, step by step. Micro-batch m of step k holds the same samples whatever the
 /// number of ranks; rank r of N takes the micro-batches m with m % N == r. Background threads read and decode ahead.
 ///
-/// Not collective. Source of the mixture and the collation: dvlab-research/LISA utils/dataset.py.
+/// Not collective. Source of the mixture and the collation: dvlab-research/LISA utils/dataset.py; of the grouping and
+/// of LLaVA's collation: haotian-liu/LLaVA llava/train.
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -25,7 +26,9 @@ struct LoaderConfig {
   std::optional<std::int64_t>
       global_batch_size;  ///< images of a step over all ranks; then accumulation follows from it
   std::int64_t model_max_length = 512;
-  std::int64_t workers = 4;  ///< threads that read and decode, per rank
+  bool group_by_modality_length = false;  ///< epochs of every sample in LLaVA's order, instead of the mixture
+  image::AugmentConfig augment;           ///< off by default
+  std::int64_t workers = 4;               ///< threads that read and decode, per rank
   std::int64_t prefetch_mib = 1024;
 };
 
@@ -53,9 +56,10 @@ struct SampleInfo {
 };
 
 struct MicroBatch {
-  std::int64_t index = 0;  ///< m, in the step
-  models::LisaBatch batch;
-  std::vector<SampleInfo> samples;  ///< one per image
+  std::int64_t index = 0;           ///< m, in the step
+  models::LisaBatch batch;          ///< from shards of recipe lisa
+  models::LlavaBatch llava;         ///< from shards of recipe llava
+  std::vector<SampleInfo> samples;  ///< one per sample
   CollateReport report;
 };
 
@@ -64,13 +68,15 @@ struct StepBatches {
   std::vector<MicroBatch> micro;      ///< this rank's, by index
   std::int64_t label_tokens() const;  ///< supervised next-token targets of this rank's micro-batches
   std::int64_t masks() const;
-  std::int64_t tokens() const;  ///< that are no padding
-  double data_wait_s = 0;       ///< that next() waited
+  std::int64_t tokens() const;   ///< that are no padding
+  std::int64_t padding() const;  ///< tokens
+  double data_wait_s = 0;        ///< that next() waited
 };
 
 class Loader {
  public:
-  /// `shards` must outlive it. Throws RequestError: families that the shards do not hold, rates, shapes.
+  /// `shards` must outlive it. Throws RequestError: families that the shards do not hold, rates, shapes, samples of
+  /// recipe lisa that have not one image each.
   Loader(const LoaderConfig& config, const InputSpec& spec, const Shards& shards, std::uint64_t seed, int rank,
          int world);
   ~Loader();

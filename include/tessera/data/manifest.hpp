@@ -17,6 +17,7 @@ struct ShardEntry {
   std::string split;
   std::int64_t bytes = 0;
   std::string xxh3;  ///< XXH3-128 of the file
+  std::string head;  ///< of its first 64 KiB, where what HDF5 does not check itself lies; may be empty
   std::int64_t images = 0;
   std::int64_t samples = 0;
 };
@@ -47,6 +48,9 @@ struct Manifest {
   std::vector<SkippedItem> skipped;
   std::vector<ShardEntry> shards;
 };
+
+/// ShardEntry::head of a file. Throws RequestError when it cannot be read.
+std::string head_hash(const std::filesystem::path& path);
 
 /// Throws RequestError naming the file and the field.
 Manifest read_manifest(const std::filesystem::path& path);

@@ -16,10 +16,12 @@ struct ItemOfImage {
   std::int64_t item = 0;
 };
 
-/// One image and everything the data sets say of it: the unit of work.
+/// One image and everything the data sets say of it: the unit of work. Or several images that belong together, or none:
+/// text alone.
 struct WorkUnit {
-  std::string image;       ///< relative to the data set folder
-  std::int64_t bytes = 0;  ///< size of the file; 0 when it is missing
+  std::filesystem::path folder;     ///< of the images
+  std::vector<std::string> images;  ///< relative to `folder`
+  std::int64_t bytes = 0;           ///< size of the files; 0 for those that are missing
   std::vector<ItemOfImage> items;
 };
 
@@ -29,7 +31,7 @@ struct PlannedShard {
   std::string fingerprint;  ///< hash of settings and units; a finished shard that carries it need not be made again
 };
 
-/// Items grouped by image, in the order in which an image is first met.
+/// Items grouped by their images, in the order in which these are first met; text alone is not grouped.
 std::vector<WorkUnit> group_by_image(const std::filesystem::path& dataset_dir,
                                      const std::vector<std::unique_ptr<Reader>>& readers);
 

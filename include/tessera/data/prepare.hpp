@@ -4,6 +4,7 @@
 /// Each shard is made by one rank; its content depends on the data sets and the settings alone, never on the number of
 /// ranks. A stopped run goes on when it is started again: shards that are whole are kept.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,13 +25,17 @@ struct PrepareConfig {
   std::string sem_seg_data = "ade20k||cocostuff||pascal_part||paco_lvis||mapillary";
   std::string refer_seg_data = "refclef||refcoco||refcoco+||refcocog";
   std::string vqa_data = "llava_instruct_150k";
-  std::string val_dataset = "ReasonSeg|val";  ///< empty: no validation samples
+  std::string data_path;             ///< files of the family llava
+  std::string image_folder;          ///< of each of them, or one for all
+  std::string own_data;              ///< folders of the family own
+  std::string val_dataset = "auto";  ///< auto: ReasonSeg|val where it is there; empty: no validation samples
   double explanatory = 0.1;
   std::int64_t num_classes_per_sample = 3;
   std::string version;  ///< model folder whose tokenizer is used
   std::string conv_type = "llava_v1";
-  std::int64_t model_max_length = 512;
-  bool use_mm_start_end = true;
+  std::string recipe = "auto";                   ///< auto: llava where --dataset is llava alone, else lisa
+  std::optional<std::int64_t> model_max_length;  ///< absent: 512 with recipe lisa, 2048 with llava
+  std::optional<bool> use_mm_start_end;          ///< absent: true with recipe lisa, false with llava
   bool part_union = false;
   double polygon_slack = 2.0;  ///< pixels
   std::string output_dir;

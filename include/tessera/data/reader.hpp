@@ -18,20 +18,23 @@
 namespace tessera::data {
 
 struct Item {
-  std::string name;   ///< unique in its source; random draws are keyed by it
-  std::string image;  ///< path relative to the data set folder, with '/'
+  std::string name;                           ///< unique in its source; random draws are keyed by it
+  std::string image;                          ///< path relative to image_folder(), with '/'; empty: text alone
+  std::vector<std::string> more_images = {};  ///< likewise, in the order of their places in the text
 };
 
 class Reader {
  public:
   virtual ~Reader() = default;
   virtual const std::string& source() const noexcept = 0;  ///< e.g. "reason_seg/ReasonSeg/train"
-  virtual const std::string& family() const noexcept = 0;  ///< "sem_seg", "refer_seg", "vqa", "reason_seg"
+  virtual const std::string& family() const noexcept = 0;  ///< "sem_seg", "refer_seg", "vqa", "llava", …
+  /// What the items' images are relative to, and must not leave; empty: the data set folder.
+  virtual std::filesystem::path image_folder() const { return {}; }
   virtual const std::vector<Item>& items() const noexcept = 0;
   /// What enumerating found broken, beyond any single item.
   virtual const std::vector<Problem>& problems() const noexcept = 0;
   /// The samples of items()[item], whose image has the given size: one for each element of `draws`, which decides for
-  /// it. Throws BrokenSample.
+  /// it; of text alone the size is 0 x 0. Throws BrokenSample.
   virtual ItemSamples make(std::int64_t item, image::Size size, std::span<Choices> draws) const = 0;
 };
 

@@ -15,6 +15,8 @@ namespace tessera::data {
 struct Conversation {
   std::vector<std::string> messages;  ///< user, assistant, user, …; the first holds the image tag
   std::string question;               ///< the bare instruction or class name, for people and for evaluation
+  bool as_written = false;            ///< `<image>` may stand anywhere; it is still to be brought to the front
+  std::int64_t words = -1;            ///< of the record as its owner wrote it; -1: those of the messages
 };
 
 struct Sample {

@@ -11,7 +11,7 @@
 namespace tessera::data {
 
 inline constexpr int kFormatMajor = 1;
-inline constexpr int kFormatMinor = 0;
+inline constexpr int kFormatMinor = 1;
 inline constexpr std::uint8_t kSentenceUnknown = 255;
 
 /// Root attributes.
@@ -19,6 +19,7 @@ struct ShardHeader {
   std::string split = "train";
   std::string tokenizer_hash;
   std::string conversation_template;
+  std::string recipe = "lisa";  ///< whose rules made the labels, and who can train on it: "lisa" or "llava"
   std::int64_t seg_token_id = -1;
   std::int64_t im_start_id = -1;
   std::int64_t im_end_id = -1;
@@ -59,7 +60,10 @@ struct ShardData {
     RaggedText name, family;
   } sources;
   struct Samples {
-    std::vector<std::int32_t> image, source;
+    std::vector<std::int32_t> image, source;  ///< image: its first one, -1 for text alone
+    Ragged<std::int32_t> images;              ///< all of them, in the order of their places in the text
+    std::vector<std::int32_t> words;          ///< length by which LLaVA's sampler groups
+    std::vector<std::int64_t> digest;         ///< of ids, labels and masks
     std::vector<std::int64_t> item;
     std::vector<std::int32_t> draw;
     std::vector<std::uint8_t> is_sentence;

@@ -2,8 +2,8 @@
 /// ShardFile: one shard open for reading. The index (offsets, sizes, rows) is in memory, the bulk is read sample by
 /// sample.
 ///
-/// Reading a sample is safe from several threads; bulk that lies contiguous in the file is read past the HDF5 library,
-/// which serves one thread at a time.
+/// Reading a sample is safe from several threads; one at a time is inside the HDF5 library, which takes no more, while
+/// decoding and all else run side by side.
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -24,12 +24,20 @@ struct StoredConversation {
   std::string question;  ///< "" where the shard has none
 };
 
+struct StoredImage {
+  std::string name;
+  std::vector<std::uint8_t> bytes;  ///< encoded
+  image::Size size;
+};
+
 /// One row of the sample table with all that belongs to it.
 struct StoredSample {
-  std::string where;  ///< "<file> sample 12", for messages
-  std::string image_name;
+  std::string where;                ///< "<file> sample 12", for messages
+  std::string image_name;           ///< of the first image; empty for text alone
   std::vector<std::uint8_t> image;  ///< encoded
-  image::Size size;
+  image::Size size;                 ///< 0 x 0 for text alone
+  std::vector<StoredImage> more_images = {};
+  bool has_image() const noexcept { return size.height > 0; }
   std::int32_t source = 0;
   std::int64_t item = 0;
   std::int32_t draw = 0;
@@ -41,12 +49,14 @@ struct StoredSample {
 
 /// What a shard's tables say of one sample, without reading its bulk.
 struct SampleSizes {
-  std::int64_t image_bytes = 0;
-  image::Size size;
+  std::int64_t images = 0;
+  std::int64_t image_bytes = 0;  ///< of all images
+  image::Size size;              ///< of the first image
   std::int64_t conversations = 0;
   std::int64_t longest_tokens = 0;
   std::int64_t tokens = 0;
   std::int64_t targets = 0;
+  std::int64_t words = 0;  ///< length by which LLaVA's sampler groups; tokens where the shard does not say
 };
 
 class ShardFile {
@@ -68,7 +78,8 @@ class ShardFile {
   const std::vector<std::string>& source_families() const noexcept;
   std::int32_t source_of(std::int64_t sample) const;
   std::int64_t item_of(std::int64_t sample) const;
-  std::int32_t image_of(std::int64_t sample) const;
+  /// Rows of the images, in the order of their places in the text.
+  std::vector<std::int32_t> images_of(std::int64_t sample) const;
   SampleSizes sizes_of(std::int64_t sample) const;
   image::Size image_size(std::int64_t image) const;
   std::int64_t image_bytes(std::int64_t image) const;  ///< encoded

@@ -14,6 +14,7 @@ namespace tessera::data {
 struct ShardRequirements {
   std::string tokenizer_hash = {};  ///< text::Tokenizer::content_hash()
   std::string conversation_template = {};
+  std::string recipe = {};  ///< "lisa" or "llava"
 };
 
 /// The shard files of `folders`: folders or single .h5 files, separated by ',', each folder in order of name. Throws

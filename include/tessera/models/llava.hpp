@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "tessera/models/language_config.hpp"
+#include "tessera/models/llava_batch.hpp"
 #include "tessera/models/projector.hpp"
 #include "tessera/models/vision_tower.hpp"
 #include "tessera/nn/context.hpp"
@@ -40,17 +41,6 @@ struct LlavaConfig {
   static LlavaConfig from_original(const nlohmann::json& json, const nlohmann::json& tower);
   /// config.json with text_config and vision_config.
   static LlavaConfig from_transformers(const nlohmann::json& json);
-};
-
-struct LlavaBatch {
-  at::Tensor input_ids;       ///< i64 [B,L], right or left padded
-  at::Tensor attention_mask;  ///< bool [B,L]; undefined: nothing is padded
-  at::Tensor labels;          ///< i64 [B,L], -100 ignored; may be undefined
-  /// f32 [N,3,S,S] in row order. Original form: a row with k placeholders takes the next k, a row without takes one and
-  /// uses none of it. Transformers' form: none for a row without.
-  at::Tensor images;
-  bool expanded = false;                   ///< transformers' form
-  std::vector<std::uint64_t> sample_keys;  ///< one per row, or none
 };
 
 /// What the language model sees.

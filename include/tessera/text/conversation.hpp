@@ -51,7 +51,7 @@ struct ConversationOptions {
   Recipe recipe = Recipe::lisa;
   std::int64_t max_length = 512;       ///< --model_max_length, in tokens
   std::int64_t image_patches = 256;    ///< features one image expands to; LISA leaves room for them when it cuts
-  bool truncate = true;                ///< false: validation, where LISA never cuts
+  bool truncate = true;                ///< false: whole, as LISA's validation has it; what a cut would keep is the same
   bool start_end = true;               ///< lisa: put <im_start>, <im_end> around <image> first
   std::optional<bool> has_image = {};  ///< llava: whether the record has an image; default: the text has `<image>`
   bool strict_mpt = false;             ///< llava: the rule of LLaVA's head for mpt, which matches no multi-turn sample

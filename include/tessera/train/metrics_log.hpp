@@ -30,6 +30,7 @@ struct StepMetrics {
   double comm_wait_s = 0;
   double save_stall_s = 0;   ///< that checkpoints have held up training since the line before; not in step_s
   std::int64_t tokens = 0;   ///< of the global batch, without padding
+  std::int64_t padding = 0;  ///< of the global batch, in tokens: what rows of other lengths cost
   std::int64_t samples = 0;  ///< images of the global batch
   std::int64_t bytes_gathered = 0;
   std::int64_t bytes_reduced = 0;

@@ -1,0 +1,25 @@
+#pragma once
+/// LlavaBatch: rows of text with places for images, and the images; what `tessera forward` records and what the loader
+/// delivers.
+///
+/// Shapes: B rows, L padded text length, N images of S x S.
+/// Source: haotian-liu/LLaVA llava/train/train.py (DataCollatorForSupervisedDataset).
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace tessera::models {
+
+struct LlavaBatch {
+  at::Tensor input_ids;       ///< i64 [B,L], right or left padded
+  at::Tensor attention_mask;  ///< bool [B,L]; undefined: nothing is padded
+  at::Tensor labels;          ///< i64 [B,L], -100 ignored; may be undefined
+  /// f32 [N,3,S,S] in row order. Original form: a row with k placeholders takes the next k, a row without takes one and
+  /// uses none of it. Transformers' form: none for a row without.
+  at::Tensor images;
+  bool expanded = false;                   ///< transformers' form
+  std::vector<std::uint64_t> sample_keys;  ///< one per row, or none
+};
+
+}  // namespace tessera::models

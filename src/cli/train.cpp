@@ -5,27 +5,55 @@
 
 namespace tessera::cli {
 
-int run_train(const std::vector<std::string>& args, Session& session) {
+namespace {
+
+struct TrainFlags {
   train::TrainRequest request;
   std::int64_t seed = 42;
   bool check_schedule = false;
-  Options options("tessera train", "Trains a model on prepared shards, sharded over all MPI ranks.");
-  train::bind(options, request.train);
-  data::bind(options, request.loader);
-  options.add("val_shards", &request.val_shards, "prepared folder(s) with the validation split; empty: no validation",
+};
+
+void bind(Options& options, TrainFlags& f) {
+  train::bind(options, f.request.train);
+  data::bind(options, f.request.loader);
+  options.add("val_shards", &f.request.val_shards, "prepared folder(s) with the validation split; empty: no validation",
               {.group = "Data"});
-  options.add("max_val_items", &request.max_val_items, "validate on the first so many items; -1: all",
+  options.add("max_val_items", &f.request.max_val_items, "validate on the first so many items; -1: all",
               {.group = "Data"});
-  options.add("seed", &seed, "of initial weights, sample order and dropout", {.group = "Run", .min = 0});
-  options.add("check_schedule", &check_schedule,
+  options.add("seed", &f.seed, "of initial weights, sample order and dropout", {.group = "Run", .min = 0});
+  options.add("check_schedule", &f.check_schedule,
               "compare every collective across the ranks before it starts, and name the first difference; slow",
               {.group = "Engine"});
+}
+
+constexpr const char* kAbout = "Trains a model on prepared shards, sharded over all MPI ranks.";
+
+// The recipe that flags or --config name, which settles the defaults of all other flags.
+std::string recipe_of(const std::vector<std::string>& args) {
+  TrainFlags flags;
+  Options options("tessera train", kAbout);
+  bind(options, flags);
+  options.parse(args);
+  return flags.request.train.recipe;
+}
+
+}  // namespace
+
+int run_train(const std::vector<std::string>& args, Session& session) {
+  TrainFlags flags;
+  auto& request = flags.request;
+  train::set_recipe_defaults(request.train, recipe_of(args));
+  Options options("tessera train", kAbout);
+  bind(options, flags);
   if (!parse(options, args)) return 0;
-  request.seed = static_cast<std::uint64_t>(seed);
+  request.seed = static_cast<std::uint64_t>(flags.seed);
   train::validate(request.train);
   if (request.loader.shards.empty()) throw RequestError("--shards is missing: the folder that `tessera prepare` wrote");
+  if (request.train.recipe == "llava" && !request.val_shards.empty()) {
+    throw RequestError("--val_shards: a validation scores masks, and --recipe llava has none");
+  }
 
-  Devices devices(session, request.train.precision, check_schedule);
+  Devices devices(session, request.train.precision, flags.check_schedule);
   devices.watch(session, request.train.comm_timeout_s);
   request.train.precision = devices.precision();
   request.config_toml = options.dump_toml();

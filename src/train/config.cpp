@@ -20,6 +20,29 @@ void bind_model(Options& o, TrainConfig& c) {
   o.add("out_dim", &c.out_dim, "width of text_hidden_fcs' output", {.group = "Model", .min = 1});
 }
 
+void bind_llava(Options& o, TrainConfig& c) {
+  const OptionInfo llava{.group = "LLaVA (--recipe llava)"};
+  const OptionInfo rate{.group = "LLaVA (--recipe llava)", .min = 0};
+  o.add("mm_vision_select_layer", &c.mm_vision_select_layer,
+        "hidden state of the tower that is taken, from the end when negative; default: as config.json says, or -2",
+        llava);
+  o.add("mm_vision_select_feature", &c.mm_vision_select_feature, "with the class token or without",
+        {.group = "LLaVA (--recipe llava)", .choices = {"", "patch", "cls_patch"}});
+  o.add("mm_projector_type", &c.mm_projector_type, "linear, mlp2x_gelu, …; default: as config.json says, or linear",
+        llava);
+  o.add("image_aspect_ratio", &c.image_aspect_ratio, "square: the processor's resize and crop; pad: to a square first",
+        {.group = "LLaVA (--recipe llava)", .choices = {"square", "pad"}});
+  o.add("pretrain_mm_mlp_adapter", &c.pretrain_mm_mlp_adapter, "mm_projector.bin that stage one wrote", llava);
+  o.add("tune_mm_mlp_adapter", &c.tune_mm_mlp_adapter, "stage one: train the projector alone, write mm_projector.bin",
+        llava);
+  o.add("freeze_mm_mlp_adapter", &c.freeze_mm_mlp_adapter, "the projector stays as it is", llava);
+  o.add("freeze_backbone", &c.freeze_backbone, "the language model stays as it is, but for the head", llava);
+  o.add("lora_enable", &c.lora_enable, "LoRA on the language model instead of training it", llava);
+  o.add("unfreeze_mm_vision_tower", &c.unfreeze_mm_vision_tower, "train the vision tower as well", llava);
+  o.add("mm_projector_lr", &c.mm_projector_lr, "peak learning rate of the projector; 0: --lr", rate);
+  o.add("mm_vision_tower_lr", &c.mm_vision_tower_lr, "peak learning rate of the vision tower; 0: --lr", rate);
+}
+
 void bind_trained_parts(Options& o, TrainConfig& c) {
   const OptionInfo trained{.group = "What trains"};
   o.add("train_scope", &c.train_scope,
@@ -98,13 +121,54 @@ void bind_ignored(Options& o) {
 
 }  // namespace
 
+void set_recipe_defaults(TrainConfig& config, const std::string& recipe) {
+  config.recipe = recipe;
+  if (recipe == "lisa") return;
+  if (recipe != "llava") throw RequestError("--recipe '{}' is unknown; choose lisa or llava", recipe);
+  // LLaVA's TrainingArguments and transformers'.
+  config.lr = 5e-5;
+  config.beta2 = 0.999;
+  config.lr_scheduler_type = "linear";
+  config.warmup_steps = 0;
+  config.lora_r = 64;
+  config.lora_target_modules = "all-linear";
+  config.exp_name = "llava";
+}
+
 void bind(Options& options, TrainConfig& config) {
+  options.add("recipe", &config.recipe, "the family of models, whose trainer's defaults hold: lisa or llava",
+              {.group = "Model", .choices = {"lisa", "llava"}});
   bind_model(options, config);
+  bind_llava(options, config);
   bind_trained_parts(options, config);
   bind_optimisation(options, config);
   bind_run(options, config);
   bind_ignored(options);
 }
+
+namespace {
+
+void validate_llava(const TrainConfig& c) {
+  if (c.tune_mm_mlp_adapter && c.freeze_mm_mlp_adapter) {
+    throw RequestError("--tune_mm_mlp_adapter and --freeze_mm_mlp_adapter leave nothing to train");
+  }
+  if (c.tune_mm_mlp_adapter && c.lora_enable) {
+    throw RequestError("--tune_mm_mlp_adapter trains the projector alone and contradicts --lora_enable");
+  }
+  if (c.lora_enable && c.freeze_backbone) {
+    throw RequestError("--lora_enable leaves the language model's own weights as they are; drop --freeze_backbone");
+  }
+  if (c.lora_enable && c.lora_r == 0) throw RequestError("--lora_enable needs a --lora_r above 0");
+  if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower) {
+    throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
+  }
+  if (c.mm_projector_lr > 0 && c.freeze_mm_mlp_adapter) {
+    throw RequestError("--mm_projector_lr is the rate of a projector that --freeze_mm_mlp_adapter keeps as it is");
+  }
+  if (c.train_scope != "lisa") throw RequestError("--train_scope is LISA's; --recipe llava has its stages' flags");
+}
+
+}  // namespace
 
 void validate(const TrainConfig& c) {
   validate(c.engine);
@@ -114,6 +178,14 @@ void validate(const TrainConfig& c) {
   }
   if (c.lora_r > 0 && c.lora_target_modules.empty()) {
     throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);
+  }
+  if (c.recipe == "llava") {
+    validate_llava(c);
+  } else if (c.lora_enable || c.tune_mm_mlp_adapter || c.freeze_mm_mlp_adapter || c.freeze_backbone ||
+             c.unfreeze_mm_vision_tower || !c.pretrain_mm_mlp_adapter.empty() || c.mm_projector_lr > 0 ||
+             c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer || !c.mm_vision_select_feature.empty() ||
+             !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
+    throw RequestError("flags of LLaVA's stages are given without --recipe llava");
   }
   if (c.total_steps() <= 0 && !c.eval_only) throw RequestError("--epochs and --max_steps leave no step to train");
   if (c.beta1 >= 1 || c.beta2 >= 1) throw RequestError("--beta1 {} and --beta2 {} must be below 1", c.beta1, c.beta2);

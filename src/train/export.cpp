@@ -10,6 +10,7 @@
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_writer.hpp"
 #include "tessera/io/safetensors.hpp"
+#include "tessera/io/torch_writer.hpp"
 
 namespace tessera::train {
 
@@ -152,6 +153,24 @@ void export_other_trained(LoadedModel& model, const fs::path& dir) {
   if (units_where(*model.layout, wanted).empty()) return;
   export_parameters(model, dir / "non_lora_trainables.safetensors", wanted,
                     [](const nn::ParamState& p) { return p.name; });
+}
+
+void export_projector(LoadedModel& model, const fs::path& dir) {
+  auto wanted = [](const nn::ParamState& p) { return p.name.find(".mm_projector.") != std::string::npos; };
+  std::optional<io::TorchFileWriter> writer;
+  auto& control = model.engine->control();
+  comm::on_rank_zero(control, [&] {
+    make_directories(dir);
+    writer.emplace(dir / "mm_projector.bin");
+  });
+  for (const auto u : units_where(*model.layout, wanted)) {
+    with_unit(model, u, [&](const nn::ParamState& p) {
+      if (!wanted(p)) return;
+      const auto host = on_host(p.value(), at::kFloat);
+      writer->write({p.name, io::Elem::f32, p.shape}, host.const_data_ptr());
+    });
+  }
+  comm::on_rank_zero(control, [&] { writer->commit(); });
 }
 
 void export_merged(LoadedModel& model, const fs::path& dir, const std::string& precision, const Log& log) {

@@ -43,7 +43,7 @@ void describe_tower(const std::filesystem::path& folder, const models::ClipVisio
 }
 
 std::unique_ptr<Recipe> make_recipe(const TrainConfig& config) {
-  return make_lisa_recipe(config);
+  return config.recipe == "llava" ? make_llava_recipe(config) : make_lisa_recipe(config);
 }
 
 }  // namespace tessera::train

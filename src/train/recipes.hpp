@@ -8,6 +8,7 @@
 namespace tessera::train {
 
 std::unique_ptr<Recipe> make_lisa_recipe(const TrainConfig& config);
+std::unique_ptr<Recipe> make_llava_recipe(const TrainConfig& config);
 
 // The batch of one family. Throws RunError for another's.
 template <class Own>

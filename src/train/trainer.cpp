@@ -106,7 +106,7 @@ class Trainer {
   }
 
  private:
-  data::ShardRequirements requirements() const { return {model_.tokenizer.content_hash(), {}, "lisa"}; }
+  data::ShardRequirements requirements() const { return {model_.tokenizer.content_hash(), {}, config_.recipe}; }
   bool speaks() const { return fabric_.rank() == 0; }
   fs::path checkpoints() const { return folder_ / "checkpoints"; }
 
@@ -130,7 +130,7 @@ class Trainer {
   // The largest micro-batch that the shards can give, for the plan.
   BatchShape open_shards(const LoadedModel& model) {
     const auto& loader = request_.loader;
-    shards_.emplace(data::Shards::open(loader.shards, "train", {model.tokenizer.content_hash(), {}, "lisa"}));
+    shards_.emplace(data::Shards::open(loader.shards, "train", {model.tokenizer.content_hash(), {}, config_.recipe}));
     const auto steps = data::step_shape(loader, fabric_.rank(), fabric_.size());
     return batch_shape(*shards_, steps.batch_size, model.input_spec(loader.model_max_length), steps.own(),
                        loader.prefetch_mib << 20);
@@ -203,7 +203,9 @@ class Trainer {
     auto batches = loader_->next();
     if (trace_) trace_->add(TraceLog::Row::wait, "data", start, Clock::now());
     std::vector<Batch> micro;
-    for (auto& m : batches.micro) micro.emplace_back(std::move(m.batch));
+    for (auto& m : batches.micro) {
+      config_.recipe == "llava" ? micro.emplace_back(std::move(m.llava)) : micro.emplace_back(std::move(m.batch));
+    }
     const double factor = learning_rate_factor(
         {config_.lr_scheduler_type, config_.warmup_steps, config_.total_steps(), config_.lr_first_step_full}, step);
     for (std::size_t g = 0; g < groups_.groups.size(); ++g) optimizer_.groups()[g].lr = groups_.groups[g].lr * factor;
@@ -333,7 +335,11 @@ class Trainer {
 
   void finish() {
     if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter");
-    export_other_trained(model_, folder_);
+    if (config_.tune_mm_mlp_adapter) {
+      export_projector(model_, folder_);
+    } else {
+      export_other_trained(model_, folder_);
+    }
     if (config_.export_merged) export_merged(model_, folder_ / "merged", config_.precision, log_);
     comm::on_rank_zero(*fabric_.control, [&] { plot_run(folder_); });
     log_.info("done: {} steps, results in {}", step_, folder_.string());

@@ -13,6 +13,7 @@
 namespace tessera::train {
 
 struct TrainConfig {
+  std::string recipe = "lisa";  ///< lisa, llava
   // model
   std::string version;            ///< base LLaVA or finished LISA folder
   std::string vision_tower;       ///< CLIP folder; empty: what the model's config.json names
@@ -20,6 +21,19 @@ struct TrainConfig {
   std::string hub_dir;
   std::string precision;     ///< fp32, bf16, fp16; empty: bf16 on GPUs, fp32 on CPUs
   bool random_init = false;  ///< weights that no file holds are drawn; for training from nothing
+  // LLaVA's model and stages
+  std::optional<std::int64_t> mm_vision_select_layer;
+  std::string mm_vision_select_feature;  ///< patch, cls_patch; empty: as config.json says
+  std::string mm_projector_type;         ///< linear, mlp2x_gelu, …; empty: as config.json says
+  std::string image_aspect_ratio = "square";
+  std::string pretrain_mm_mlp_adapter;  ///< mm_projector.bin of stage one, or any weights with a projector
+  bool tune_mm_mlp_adapter = false;
+  bool freeze_mm_mlp_adapter = false;
+  bool freeze_backbone = false;
+  bool lora_enable = false;
+  bool unfreeze_mm_vision_tower = false;
+  double mm_projector_lr = 0;     ///< 0: lr
+  double mm_vision_tower_lr = 0;  ///< 0: lr
   // what trains
   std::string train_scope = "lisa";
   std::int64_t lora_r = 8;
@@ -72,6 +86,9 @@ struct TrainConfig {
 };
 
 void bind(Options& options, TrainConfig& config);
+
+/// What the recipe's own trainer has for defaults; before bind(). Throws RequestError for an unknown recipe.
+void set_recipe_defaults(TrainConfig& config, const std::string& recipe);
 
 /// Checks across fields, before anything is allocated. Throws RequestError naming the flag.
 void validate(const TrainConfig& config);

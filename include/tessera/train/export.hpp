@@ -16,6 +16,9 @@ void export_adapter(LoadedModel& model, const std::string& base_model, const std
 /// `dir/non_lora_trainables.safetensors`: trained weights that are no adapter's, fp32, under the model's own names.
 void export_other_trained(LoadedModel& model, const std::filesystem::path& dir);
 
+/// `dir/mm_projector.bin` as LLaVA's first stage leaves it: the projector alone, fp32, in a file that torch.load reads.
+void export_projector(LoadedModel& model, const std::filesystem::path& dir);
+
 /// Weights with the adapter merged in (fp32 arithmetic, then `precision`), config.json, tokenizer files. CLIP is left
 /// out when the config names its folder and it did not train, as the reference does.
 void export_merged(LoadedModel& model, const std::filesystem::path& dir, const std::string& precision, const Log& log);

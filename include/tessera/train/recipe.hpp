@@ -74,7 +74,7 @@ class Recipe {
   virtual const std::filesystem::path& tower_folder() const = 0;
 };
 
-/// Throws RequestError naming the folder, file or flag.
+/// By config.recipe. Throws RequestError naming the folder, file or flag.
 std::unique_ptr<Recipe> make_recipe(const TrainConfig& config);
 
 /// LISA's LoRA from its flags; `targets` is a comma list of substrings.

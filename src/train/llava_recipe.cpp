@@ -1,0 +1,197 @@
+// LLaVA: the stages of llava/train/train.py. Stage one trains the projector alone (tune_mm_mlp_adapter), stage two
+// everything but the tower, or LoRA on the language model with the projector. Source: haotian-liu/LLaVA
+// llava/train/train.py, llava_trainer.py; apple/ml-fastvlm for the tower's own rate.
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <array>
+
+#include "tessera/adapt/lora.hpp"
+#include "tessera/core/error.hpp"
+#include "tessera/io/model_folder.hpp"
+#include "tessera/models/llava_folder.hpp"
+#include "train/recipes.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+constexpr std::string_view kTower = ".vision_tower.";
+constexpr std::string_view kProjector = ".mm_projector.";
+
+bool has(const std::string& name, std::string_view part) {
+  return name.find(part) != std::string::npos;
+}
+
+// Keys of config.json that flags settle, under LLaVA's names. model_type becomes LLaVA's where it is the bare language
+// model's.
+nlohmann::json settings_of(const TrainConfig& c) {
+  nlohmann::json out = nlohmann::json::object();
+  if (!c.vision_tower.empty()) out["mm_vision_tower"] = c.vision_tower;
+  if (c.mm_vision_select_layer) out["mm_vision_select_layer"] = *c.mm_vision_select_layer;
+  if (!c.mm_vision_select_feature.empty()) out["mm_vision_select_feature"] = c.mm_vision_select_feature;
+  if (!c.mm_projector_type.empty()) out["mm_projector_type"] = c.mm_projector_type;
+  out["image_aspect_ratio"] = c.image_aspect_ratio;
+  out["tune_mm_mlp_adapter"] = c.tune_mm_mlp_adapter;
+  out["freeze_mm_mlp_adapter"] = c.freeze_mm_mlp_adapter;
+  if (c.mm_projector_lr > 0) out["mm_projector_lr"] = c.mm_projector_lr;
+  if (c.unfreeze_mm_vision_tower) out["unfreeze_mm_vision_tower"] = true;
+  return out;
+}
+
+class LlavaRecipe final : public Recipe {
+ public:
+  explicit LlavaRecipe(const TrainConfig& config)
+      : config_(config),
+        folder_(models::read_llava_folder({config.version, config.vision_tower, config.hub_dir, settings_of(config)})) {
+    if (folder_.tower.empty()) {
+      throw RequestError(
+          "--version {}: config.json is in transformers' form (text_config, vision_config); --recipe llava trains "
+          "folders in LLaVA's own form",
+          config.version);
+    }
+    io::SourcePtr files = models::open_llava_weights(folder_);
+    folder_.llava.language.fit_to_weights(*files);
+    const std::string base = folder_.llava.language.base();
+    std::vector<io::SourcePtr> sources;
+    auto add = [&](const io::SourcePtr& source) {
+      sources.push_back(std::make_shared<io::RenamedSource>(
+          source, [base](std::string_view name) { return models::llava_layout_name(std::string(name), base); }));
+    };
+    // A projector that was trained alone comes before what the model's files may hold.
+    if (!config.pretrain_mm_mlp_adapter.empty()) add(io::open_weights(config.pretrain_mm_mlp_adapter));
+    add(files);
+    weights_ = std::make_shared<io::OverlaySource>(sources);
+  }
+
+  void build(nn::ModelLayout& layout) override { model_.emplace(layout, folder_.llava); }
+  text::Tokenizer load_tokenizer() const override { return text::load_tokenizer(folder_.folder); }
+  io::SourcePtr open_weights() const override { return weights_; }
+  bool may_be_new(const nn::ParamState& p) const override {
+    return has(p.name, kProjector) ? config_.pretrain_mm_mlp_adapter.empty() : has(p.name, ".lora_");
+  }
+
+  // LLaVA's find_all_linear_names: every linear layer of the language model but the head.
+  std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout& layout) const override {
+    if (!config_.lora_enable) return std::nullopt;
+    auto out = lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
+    if (config_.lora_target_modules != "all-linear") return out;
+    out.targets.clear();
+    out.match = adapt::TargetMatch::exact;
+    for (const auto& linear : layout.linears()) {
+      const std::string name = linear->name + ".";
+      if (!has(name, kProjector) && !has(name, kTower) && linear->name != "lm_head")
+        out.targets.push_back(linear->name);
+    }
+    return out;
+  }
+
+  void mark_trained(nn::ModelLayout& layout) const override {
+    for (const auto& p : layout.params()) p->trainable = !p->buffer && trains(layout, *p);
+    if (layout.trainable_elements() == 0) {
+      throw RequestError("nothing trains with these flags: --freeze_backbone, --freeze_mm_mlp_adapter, --lora_enable");
+    }
+  }
+
+  // Without decay: biases, and what is a norm for the reference, whose list knows LLaMA's norm and not its kin's.
+  ParamGroups param_groups(const nn::ModelLayout& layout) const override {
+    const auto type = folder_.config.value("model_type", std::string());
+    const bool kin = has(type, "mistral") || has(type, "qwen");
+    const auto key = [kin](const nn::ParamState& p) -> std::size_t {
+      const std::size_t part = has(p.name, kProjector) ? 2 : has(p.name, kTower) ? 4 : 0;
+      const bool norm = has(p.name, "norm") && (part == 4 || !kin);
+      return part + (norm || has(p.name, "bias") ? 1 : 0);
+    };
+    const double projector = config_.mm_projector_lr > 0 ? config_.mm_projector_lr : config_.lr;
+    const double tower = config_.mm_vision_tower_lr > 0 ? config_.mm_vision_tower_lr : config_.lr;
+    const std::array<shard::ParamGroup, 6> all{{{"all", config_.lr, config_.weight_decay},
+                                                {"all_no_decay", config_.lr, 0.0},
+                                                {"mm_projector", projector, config_.weight_decay},
+                                                {"mm_projector_no_decay", projector, 0.0},
+                                                {"vision_tower", tower, config_.weight_decay},
+                                                {"vision_tower_no_decay", tower, 0.0}}};
+    std::array<std::size_t, 6> number{};
+    std::array<bool, 6> used{};
+    for (const auto& p : layout.params()) {
+      if (p->trainable) used.at(key(*p)) = true;
+    }
+    ParamGroups out;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      number.at(i) = out.groups.size();
+      if (used.at(i)) out.groups.push_back(all.at(i));
+    }
+    out.group_of = [key, number](const nn::ParamState& p) { return number.at(key(p)); };
+    return out;
+  }
+
+  data::InputSpec input_spec(std::int64_t model_max_length) const override {
+    data::InputSpec spec;
+    spec.sam_size = 0;
+    describe_tower(folder_.tower, folder_.llava.tower.clip, spec);
+    spec.aspect = image::aspect_from_name(config_.image_aspect_ratio);
+    spec.image_patches = folder_.llava.tower.tokens();
+    spec.model_max_length = model_max_length;
+    return spec;
+  }
+
+  shard::Workload workload(const nn::ModelLayout& layout, const BatchShape& shape,
+                           std::int64_t element) const override {
+    return llava_workload(layout, folder_.llava, shape, element);
+  }
+
+  StepLosses forward(const Batch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+                     const LossOptions& options) const override {
+    models::LlavaForwardOptions forward;
+    if (options.scale) forward.target_tokens = options.scale->ce_tokens;
+    const auto out = model_->forward(of_family<models::LlavaBatch>(batch), runner, ctx, forward);
+    const at::Tensor loss = options.weights.ce == 1.0 ? out.loss : out.loss.mul(options.weights.ce);
+    const at::Tensor none = at::zeros({}, loss.options().requires_grad(false));
+    return {loss, loss, none, none, none};
+  }
+
+  nlohmann::json exported_config() const override {
+    auto json = folder_.config;
+    const auto& llava = folder_.llava;
+    json["vocab_size"] = llava.language.vocab_size();
+    json["mm_hidden_size"] = llava.tower.width();
+    json["mm_projector_type"] = llava.projector_type;
+    json["use_mm_proj"] = true;
+    // A bare language model has become a LLaVA.
+    constexpr std::array<std::array<const char*, 3>, 4> kTypes{{{"llama", "llava_llama", "LlavaLlamaForCausalLM"},
+                                                                {"mistral", "llava_mistral", "LlavaMistralForCausalLM"},
+                                                                {"qwen2", "llava_qwen2", "LlavaQwen2ForCausalLM"},
+                                                                {"mpt", "llava_mpt", "LlavaMptForCausalLM"}}};
+    for (const auto& [bare, own, architecture] : kTypes) {
+      if (json.value("model_type", std::string()) != bare) continue;
+      json["model_type"] = own;
+      json["architectures"] = {architecture};
+    }
+    return json;
+  }
+  const std::filesystem::path& folder() const override { return folder_.folder; }
+  const std::filesystem::path& tower_folder() const override { return folder_.tower; }
+
+ private:
+  bool trains(const nn::ModelLayout& layout, const nn::ParamState& p) const {
+    const bool projector = has(p.name, kProjector);
+    if (projector) return !config_.freeze_mm_mlp_adapter;
+    if (has(p.name, kTower)) return config_.unfreeze_mm_vision_tower && !layout.unit(p.unit).idle;
+    if (config_.tune_mm_mlp_adapter) return false;
+    if (layout.unit(p.unit).fused) return true;  // adapters
+    if (config_.lora_enable) return false;
+    return !config_.freeze_backbone || p.name == "lm_head.weight";
+  }
+
+  TrainConfig config_;
+  models::LlavaFolder folder_;
+  io::SourcePtr weights_;
+  std::optional<models::LlavaModel> model_;
+};
+
+}  // namespace
+
+std::unique_ptr<Recipe> make_llava_recipe(const TrainConfig& config) {
+  return std::make_unique<LlavaRecipe>(config);
+}
+
+}  // namespace tessera::train

@@ -1,0 +1,251 @@
+"""LLaVA's stages by `tessera train --recipe llava` beside the same in PyTorch: transformers' LLaMA and CLIP, a projector
+of torch.nn, PEFT, torch's AdamW under transformers' linear schedule. Stage one trains the projector alone, stage two
+everything but the tower or LoRA; every step's loss is compared, on one rank and on two, and what is written opens there.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import get_linear_schedule_with_warmup
+
+SOURCE = pathlib.Path(os.environ["TESSERA_SOURCE_DIR"])
+PROGRAM = os.environ["TESSERA_PROGRAM"]
+MPIEXEC = os.environ.get("TESSERA_MPIEXEC", "mpirun")
+STEPS, SIDE, WIDTH, HIDDEN = 6, 28, 20, 32
+LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+torch.set_num_threads(1)
+
+
+def run(ranks, *arguments):
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1")
+    command = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return done
+
+
+def must(ranks, *arguments):
+    done = run(ranks, *arguments)
+    assert done.returncode == 0, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def make_models(root):
+    toy = SOURCE / "launch" / "toy" / "lisa"
+    vocabulary = json.loads((toy / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(3)
+    language = LlamaForCausalLM(
+        LlamaConfig(vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, initializer_range=0.1, attn_implementation="eager")
+    )
+    language.save_pretrained(root / "base")
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(toy / name, root / "base" / name)
+    tower = CLIPVisionModel(
+        CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4,
+                         image_size=SIDE, patch_size=14, projection_dim=8)
+    )
+    tower.save_pretrained(root / "clip")
+    CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(root / "clip")
+    projector = torch.nn.Sequential(torch.nn.Linear(WIDTH, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, HIDDEN))
+    torch.save({f"model.mm_projector.{k}": v for k, v in projector.state_dict().items()}, root / "first.bin")
+
+
+def make_data(root):
+    (root / "images").mkdir()
+    records = []
+    questions = ["What is it?", "Describe the picture.", "Which colour?", "And then?"]
+    for number in range(4):
+        turns = [{"from": "human", "value": ("<image>\n" if number != 2 else "") + questions[number]},
+                 {"from": "gpt", "value": "It is a thing" + " of some kind" * number + "."}]
+        if number == 1:
+            turns += [{"from": "human", "value": "Are you sure?"}, {"from": "gpt", "value": "Yes."}]
+        record = {"id": str(number), "conversations": turns}
+        if number != 2:  # one of text alone
+            noise = np.random.default_rng(number).integers(0, 255, (30 + 5 * number, 41, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / "images" / f"{number}.png")
+            record["image"] = f"{number}.png"
+        records.append(record)
+    (root / "chat.json").write_text(json.dumps(records))
+
+
+def read_samples(root, shards):
+    """(ids, labels, pixels or None) of every sample, the pictures through transformers' processor."""
+    processor = CLIPImageProcessor.from_pretrained(root / "clip")
+    samples = []
+    for path in sorted(shards.glob("*.h5")):
+        with h5py.File(path) as file:
+            def row(group, i):
+                offsets = file[group]["offsets"]
+                return file[group]["values"][offsets[i] : offsets[i + 1]]
+
+            for i, image in enumerate(file["samples/image"][:]):
+                first = file["samples/conversation_offsets"][i]
+                pixels = None
+                if image >= 0:
+                    name = row("images/name", image).tobytes().decode()
+                    picture = Image.open(root / "images" / name).convert("RGB")
+                    pixels = processor(picture, return_tensors="pt")["pixel_values"]
+                samples.append((torch.tensor(row("conversations/ids", first)).long(),
+                                torch.tensor(row("conversations/labels", first)).long(), pixels))
+    return samples
+
+
+class Reference:
+    def __init__(self, root, projector):
+        self.language = LlamaForCausalLM.from_pretrained(root / "base", attn_implementation="eager")
+        self.tower = CLIPVisionModel.from_pretrained(root / "clip").requires_grad_(False).eval()
+        self.projector = torch.nn.Sequential(
+            torch.nn.Linear(WIDTH, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, HIDDEN)
+        )
+        self.projector.load_state_dict({k.removeprefix("model.mm_projector."): v for k, v in torch.load(projector).items()})
+
+    def loss(self, samples):
+        total, count = 0, 0
+        for ids, labels, pixels in samples:
+            embed = self.language.get_input_embeddings()
+            if pixels is None:
+                rows, targets = embed(ids), labels
+            else:
+                at = int((ids == -200).nonzero())
+                states = self.tower(pixels, output_hidden_states=True).hidden_states
+                features = self.projector(states[-2][0, 1:])
+                rows = torch.cat([embed(ids[:at]), features, embed(ids[at + 1 :])])
+                ignored = torch.full((len(features),), -100)
+                targets = torch.cat([labels[:at], ignored, labels[at + 1 :]])
+            logits = self.language(inputs_embeds=rows[None]).logits[0, :-1]
+            total = total + torch.nn.functional.cross_entropy(logits, targets[1:], ignore_index=-100, reduction="sum")
+            count += int((targets[1:] != -100).sum())
+        return total / count
+
+    def train(self, samples, trained, rate, rates=None):
+        rates = rates or {}
+        groups = []
+        for name, parameter in trained:
+            decays = "norm" not in name and "bias" not in name
+            own = next((r for part, r in rates.items() if part in name), rate)
+            groups.append({"params": [parameter], "lr": own, "weight_decay": 0.1 if decays else 0.0})
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+        schedule = get_linear_schedule_with_warmup(optimizer, 2, STEPS)
+        losses = []
+        for _ in range(STEPS):
+            loss = self.loss(samples)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses
+
+
+def train(root, name, ranks, *flags):
+    must(ranks, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip",
+         "--mm_projector_type", "mlp2x_gelu", "--shards", root / "shards", "--group_by_modality_length",
+         "--global_batch_size", 4, "--batch_size", 1, "--steps_per_epoch", STEPS, "--epochs", 1, "--warmup_steps", 2,
+         "--weight_decay", 0.1, "--lora_dropout", 0, "--log_base_dir", root / "runs", "--exp_name", name, *flags)
+    folder = root / "runs" / name
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return folder, [line["loss"] for line in lines if "loss" in line]
+
+
+def near(got, want, what):
+    assert len(got) == len(want), (what, got, want)
+    worst = max(abs(a - b) / abs(b) for a, b in zip(got, want))
+    assert worst < 1e-4, (what, worst, got, want)
+    assert abs(want[-1] - want[0]) > 0.01 * want[0], (what, "nothing was learned", want)
+    print(f"{what}: {want[0]:.4f} -> {want[-1]:.4f}, at most {worst:.1e} from the reference")
+
+
+def stage_one(root, samples):
+    reference = Reference(root, root / "first.bin")
+    trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+    want = reference.train(samples, trained, 1e-2)
+    for ranks in (1, 2):
+        folder, losses = train(root, f"one_{ranks}", ranks, "--tune_mm_mlp_adapter", "--lr", 1e-2,
+                               "--pretrain_mm_mlp_adapter", root / "first.bin", "--export_merged", "false")
+        near(losses, want, f"stage one, {ranks} ranks")
+        written = torch.load(folder / "mm_projector.bin", weights_only=True)
+        for name, parameter in reference.projector.named_parameters():
+            assert torch.allclose(written[f"model.mm_projector.{name}"], parameter, atol=1e-5), name
+        assert not (folder / "non_lora_trainables.safetensors").exists()
+    return folder / "mm_projector.bin"
+
+
+def stage_two(root, samples, projector):
+    reference = Reference(root, projector)
+    trained = list(reference.language.named_parameters())
+    trained += [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+    want = reference.train(samples, trained, 2e-3, {"mm_projector": 5e-3})
+    for ranks in (1, 2):
+        folder, losses = train(root, f"two_{ranks}", ranks, "--lr", 2e-3, "--mm_projector_lr", 5e-3,
+                               "--pretrain_mm_mlp_adapter", projector)
+        near(losses, want, f"stage two, {ranks} ranks")
+    config = json.loads((folder / "merged" / "config.json").read_text())
+    assert config["model_type"] == "llava_llama" and config["mm_projector_type"] == "mlp2x_gelu", config
+    merged = LlamaForCausalLM.from_pretrained(folder / "merged", config=reference.language.config)
+    for (name, got), (_, wanted) in zip(merged.named_parameters(), reference.language.named_parameters()):
+        assert torch.allclose(got, wanted, atol=1e-4), name
+
+
+def stage_two_lora(root, samples, projector):
+    flags = ["--lora_enable", "--lora_r", 4, "--lora_alpha", 8, "--pretrain_mm_mlp_adapter", projector]
+    still, _ = train(root, "still", 1, *flags, "--lr", 0, "--max_steps", 1)  # the adapter as it is drawn
+    reference = Reference(root, projector)
+    reference.language = get_peft_model(
+        reference.language, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=LAYERS, task_type="CAUSAL_LM")
+    )
+    from safetensors.torch import load_file
+
+    drawn = load_file(still / "adapter" / "adapter_model.safetensors")
+    own = {k.replace(".default.", "."): v for k, v in reference.language.named_parameters() if "lora_" in k}
+    assert set(own) == set(drawn)
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(drawn[name])
+    trained = [(k, p) for k, p in reference.language.named_parameters() if p.requires_grad]
+    trained += [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+    want = reference.train(samples, trained, 1e-2, {"mm_projector": 2e-3})
+    for ranks in (1, 2):
+        folder, losses = train(root, f"lora_{ranks}", ranks, *flags, "--lr", 1e-2, "--mm_projector_lr", 2e-3)
+        near(losses, want, f"stage two with LoRA, {ranks} ranks")
+    base = LlamaForCausalLM.from_pretrained(root / "base", attn_implementation="eager")
+    opened = PeftModel.from_pretrained(base, folder / "adapter")
+    ids = torch.arange(3, 20)[None]
+    assert torch.allclose(opened(ids).logits, reference.language(ids).logits, atol=1e-3)
+    others = load_file(folder / "non_lora_trainables.safetensors")
+    assert set(others) == {f"model.mm_projector.{k}" for k in reference.projector.state_dict()}
+
+
+def refusals(root):
+    for flags, word in [(["--tune_mm_mlp_adapter", "--lora_enable"], "--lora_enable"),
+                        (["--tune_mm_mlp_adapter", "--freeze_mm_mlp_adapter"], "--freeze_mm_mlp_adapter"),
+                        (["--mm_vision_tower_lr", "1e-3"], "--unfreeze_mm_vision_tower"),
+                        (["--lora_enable", "--lora_r", "0"], "--lora_r")]:
+        done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--shards", root / "shards", *flags)
+        assert done.returncode == 2 and word in done.stderr, (flags, done.stderr)
+    done = run(1, "train", "--version", root / "base", "--shards", root / "shards", "--lora_enable")
+    assert done.returncode == 2 and "--recipe llava" in done.stderr, done.stderr
+
+
+with tempfile.TemporaryDirectory() as name:
+    root = pathlib.Path(name)
+    make_models(root)
+    make_data(root)
+    must(1, "prepare", "--dataset", "llava", "--data_path", root / "chat.json", "--image_folder", root / "images",
+         "--version", root / "base", "--conv_type", "v1", "--draws", 1, "--output_dir", root / "shards", "--val_dataset", "")
+    samples = read_samples(root, root / "shards")
+    assert len(samples) == 4 and sum(s[2] is None for s in samples) == 1
+    projector = stage_one(root, samples)
+    stage_two(root, samples, projector)
+    stage_two_lora(root, samples, projector)
+    refusals(root)
+print("ok")

@@ -44,6 +44,7 @@ std::vector<PieceRef> pieces_of(std::vector<TrainedSlice>& slices) {
     for (const auto& piece : slice.pieces) {
       const auto& param = *slice.layout->tensors()[piece.tensor].param;
       for (const auto& state : kStates) {
+        if (!(slice.*(state.member)).defined()) continue;
         out.push_back({{param.name, state.name, piece.tensor_begin, piece.count, 0, {}},
                        (slice.*(state.member)).narrow(0, piece.slice_begin, piece.count)});
       }

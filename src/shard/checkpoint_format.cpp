@@ -157,6 +157,7 @@ std::string encode(const Manifest& manifest) {
                    {"step", info.step},
                    {"ranks", info.ranks},
                    {"frozen_digest", hex(info.frozen_digest)},
+                   {"optimizer", info.optimizer},
                    {"optimizer_steps", info.optimizer_steps},
                    {"tensors", std::move(tensors)},
                    {"trainer", json::parse(info.trainer_state)},
@@ -178,6 +179,7 @@ Manifest read_manifest_file(const fs::path& folder) {
     m.info.step = j.at("step").get<std::int64_t>();
     m.info.ranks = j.at("ranks").get<int>();
     m.info.frozen_digest = number_of(j.at("frozen_digest"));
+    m.info.optimizer = j.value("optimizer", m.info.optimizer);
     m.info.optimizer_steps = j.at("optimizer_steps").get<std::int64_t>();
     m.info.trainer_state = j.at("trainer").dump();
     m.info.program = j.at("program").get<std::string>();

@@ -139,12 +139,17 @@ void read_files(const fs::path& folder, const Manifest& manifest, Engine& engine
 
 }  // namespace
 
-CheckpointInfo load_checkpoint(const fs::path& folder, Engine& engine, AdamW& optimizer, std::uint64_t frozen_digest) {
+CheckpointInfo load_checkpoint(const fs::path& folder, Engine& engine, Optimizer& optimizer,
+                               std::uint64_t frozen_digest) {
   CheckpointInfo info;
   comm::on_every_rank(engine.control(), [&] {
     const Manifest manifest = format::read_manifest_file(folder);
     check_trained(folder, manifest.info, engine);
     check_base(folder, manifest.info, frozen_digest);
+    if (manifest.info.optimizer != name_of(optimizer.config().kind)) {
+      throw RequestError("checkpoint {} holds the states of {}, this run's optimiser is {}: pass the --optim it had",
+                         folder.string(), manifest.info.optimizer, name_of(optimizer.config().kind));
+    }
     read_files(folder, manifest, engine);
     optimizer.set_steps(manifest.info.optimizer_steps);
     info = manifest.info;

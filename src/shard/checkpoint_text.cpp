@@ -15,6 +15,12 @@ double mib(std::int64_t bytes) {
   return static_cast<double>(bytes) / 1048576.0;
 }
 
+std::int64_t elements_of(const CheckpointInfo::Tensor& tensor) {
+  std::int64_t n = 1;
+  for (const auto extent : tensor.shape) n *= extent;
+  return n;
+}
+
 }  // namespace
 
 std::string describe_checkpoint(const std::filesystem::path& folder) {
@@ -28,15 +34,16 @@ std::string describe_checkpoint(const std::filesystem::path& folder) {
   for (const auto& file : info.files) {
     out += fmt::format("  {}.safetensors  {:10.2f} MiB, table {}.json\n", file.stem, mib(file.bytes), file.stem);
   }
-  out += "tensors, each as fp32 master and both moments\n";
+  out += fmt::format("tensors, each as fp32 master and the states of {}\n", info.optimizer);
+  std::int64_t elements = 0;
+  for (const auto& t : info.tensors) elements += elements_of(t);
+  // Headers are far smaller than a state.
+  const std::int64_t states = elements > 0 ? (info.bytes + 2 * elements) / (4 * elements) : 0;
   std::size_t widest = 0;
   for (const auto& t : info.tensors) widest = std::max(widest, t.name.size());
-  std::int64_t elements = 0;
   for (const auto& t : info.tensors) {
-    std::int64_t n = 1;
-    for (const auto extent : t.shape) n *= extent;
-    elements += n;
-    out += fmt::format("  {:<{}}  {:10.2f} MiB  [{}]\n", t.name, widest, mib(12 * n), fmt::join(t.shape, ", "));
+    const auto n = elements_of(t);
+    out += fmt::format("  {:<{}}  {:10.2f} MiB  [{}]\n", t.name, widest, mib(4 * states * n), fmt::join(t.shape, ", "));
   }
   out += fmt::format("{} tensors of {} elements, {} files of {:.2f} MiB\n", info.tensors.size(), elements,
                      info.files.size(), mib(info.bytes));

@@ -101,7 +101,7 @@ void place_everywhere(const std::vector<CheckpointPlace>& places, const Manifest
 struct CheckpointWriter::Impl {
   enum class Stage : std::uint8_t { idle, files, place };
 
-  Impl(Engine& e, const AdamW& o, std::uint64_t digest, CheckpointWriterConfig c)
+  Impl(Engine& e, const Optimizer& o, std::uint64_t digest, CheckpointWriterConfig c)
       : engine(e), optimizer(o), frozen_digest(digest), config(c), snapshot(!e.config().device.is_cpu()) {}
 
   comm::Communicator& control() const { return engine.control(); }
@@ -120,7 +120,7 @@ struct CheckpointWriter::Impl {
   void abandon() noexcept;
 
   Engine& engine;
-  const AdamW& optimizer;
+  const Optimizer& optimizer;
   std::uint64_t frozen_digest;
   CheckpointWriterConfig config;
   Snapshot snapshot;
@@ -203,7 +203,7 @@ void CheckpointWriter::Impl::abandon() noexcept {
   for (const auto& place : places) fs::remove_all(partial_path(place.root, manifest.info.step), ignored);
 }
 
-CheckpointWriter::CheckpointWriter(Engine& engine, const AdamW& optimizer, std::uint64_t frozen_digest,
+CheckpointWriter::CheckpointWriter(Engine& engine, const Optimizer& optimizer, std::uint64_t frozen_digest,
                                    CheckpointWriterConfig config)
     : impl_(std::make_unique<Impl>(engine, optimizer, frozen_digest, config)) {}
 
@@ -222,6 +222,7 @@ std::vector<SavedCheckpoint> CheckpointWriter::begin(std::int64_t step, const st
   w.manifest.info.step = step;
   w.manifest.info.ranks = w.control().size();
   w.manifest.info.frozen_digest = w.frozen_digest;
+  w.manifest.info.optimizer = name_of(w.optimizer.config().kind);
   w.manifest.info.optimizer_steps = w.optimizer.steps();
   w.manifest.info.trainer_state = trainer_state;
   w.manifest.info.program = version_string();
@@ -266,7 +267,7 @@ double CheckpointWriter::take_stall() noexcept {
   return std::exchange(impl_->stall_s, 0.0);
 }
 
-void save_checkpoint(const fs::path& root, std::int64_t step, Engine& engine, const AdamW& optimizer,
+void save_checkpoint(const fs::path& root, std::int64_t step, Engine& engine, const Optimizer& optimizer,
                      std::uint64_t frozen_digest, const std::string& trainer_state) {
   CheckpointWriter writer(engine, optimizer, frozen_digest, {.background = false});
   writer.begin(step, trainer_state, {{root, 0}});

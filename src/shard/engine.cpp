@@ -39,8 +39,8 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
     slice.pieces = g->layout().pieces(fabric.rank());
     slice.master = g->shard();
     slice.grad = g->grad_shard();
-    slice.exp_avg = at::zeros_like(slice.master);
-    slice.exp_avg_sq = at::zeros_like(slice.master);
+    if (config.moments > 0) slice.exp_avg = at::zeros_like(slice.master);
+    if (config.moments > 1) slice.exp_avg_sq = at::zeros_like(slice.master);
     trained_slices.push_back(std::move(slice));
   }
   issued.resize(groups.size());
@@ -299,11 +299,11 @@ MemoryReport Engine::memory() const {
     if (g.trained()) {
       report.master += bytes;
       report.gradients += bytes;
-      report.optimizer += 2 * bytes;
+      report.optimizer += impl_->config.moments * bytes;
     } else {
       report.frozen += bytes;
     }
-    if (g.spec().on_host) report.host += (g.trained() ? 3 : 1) * bytes;
+    if (g.spec().on_host) report.host += (g.trained() ? 1 + impl_->config.moments : 1) * bytes;
     if (!g.spec().fused) continue;
     const int lanes = impl_->config.reproducible ? impl_->config.layer_major : 1;
     report.held += g.sizes().gather + g.sizes().grads * lanes;

@@ -156,11 +156,11 @@ void add_memory(MemoryReport& memory, const PlannedGroup& g, const EngineConfig&
   if (g.spec.trained) {
     memory.master += g.sizes.shard;
     memory.gradients += g.sizes.shard;
-    memory.optimizer += 2 * g.sizes.shard;
+    memory.optimizer += config.moments * g.sizes.shard;
   } else {
     memory.frozen += g.sizes.shard;
   }
-  if (g.spec.on_host) memory.host += (g.spec.trained ? 3 : 1) * g.sizes.shard;
+  if (g.spec.on_host) memory.host += (g.spec.trained ? 1 + config.moments : 1) * g.sizes.shard;
   if (g.spec.fused) memory.held += g.sizes.gather + g.sizes.grads * (config.reproducible ? config.layer_major : 1);
 }
 

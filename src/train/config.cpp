@@ -1,5 +1,7 @@
 #include "tessera/train/config.hpp"
 
+#include <cmath>
+
 #include "tessera/core/error.hpp"
 
 namespace tessera::train {
@@ -67,15 +69,25 @@ void bind_optimisation(Options& o, TrainConfig& c) {
         {.group = "Losses", .choices = {"global", "micro_batch"}});
   const OptionInfo optim{.group = "Optimisation"};
   const OptionInfo positive{.group = "Optimisation", .min = 0};
+  o.add(
+      "optim", &c.optim, "optimiser, also under transformers' names",
+      {.group = "Optimisation", .choices = {"adamw", "adamw_torch", "adamw_torch_fused", "sgd", "lion", "lion_32bit"}});
+  o.add("momentum", &c.momentum, "of sgd", positive);
   o.add("lr", &c.lr, "peak learning rate", positive);
-  o.add("beta1", &c.beta1, "AdamW", positive);
-  o.add("beta2", &c.beta2, "AdamW", positive);
-  o.add("adam_eps", &c.adam_eps, "AdamW", positive);
+  o.add("beta1", &c.beta1, "of AdamW and Lion", positive);
+  o.add("beta2", &c.beta2, "of AdamW and Lion", positive);
+  o.add("adam_eps", &c.adam_eps, "of AdamW", positive);
   o.add("weight_decay", &c.weight_decay, "decoupled decay", positive);
   o.add("max_grad_norm", &c.max_grad_norm, "clip the global norm of the gradient; 0: never", positive);
   o.add("lr_scheduler_type", &c.lr_scheduler_type, "schedule of the learning rate",
-        {.group = "Optimisation", .choices = {"warmup_decay", "linear", "cosine", "constant"}});
+        {.group = "Optimisation",
+         .choices = {"warmup_decay", "linear", "cosine", "polynomial", "inverse_sqrt", "constant",
+                     "constant_with_warmup"}});
   o.add("warmup_steps", &c.warmup_steps, "optimiser steps of linear warm-up", positive);
+  o.add("warmup_ratio", &c.warmup_ratio, "above 0: warm-up is this part of all steps, whatever --warmup_steps says",
+        positive);
+  o.add("lr_power", &c.lr_power, "power of the polynomial schedule", positive);
+  o.add("lr_end", &c.lr_end, "rate at which the polynomial schedule ends", positive);
   o.add("lr_first_step_full", &c.lr_first_step_full, "run step 1 at the full rate, as DeepSpeed up to 0.15.2 did",
         optim);
   o.add("epochs", &c.epochs, "epochs of steps_per_epoch optimiser steps", positive);
@@ -170,6 +182,17 @@ void validate_llava(const TrainConfig& c) {
 
 }  // namespace
 
+ScheduleConfig schedule_of(const TrainConfig& c) {
+  ScheduleConfig out{c.lr_scheduler_type, c.warmup_steps, c.total_steps(), c.lr_first_step_full};
+  // transformers rounds up.
+  if (c.warmup_ratio > 0) {
+    out.warmup_steps = static_cast<std::int64_t>(std::ceil(c.warmup_ratio * static_cast<double>(c.total_steps())));
+  }
+  out.power = c.lr_power;
+  out.end = c.lr > 0 ? c.lr_end / c.lr : 0.0;
+  return out;
+}
+
 void validate(const TrainConfig& c) {
   validate(c.engine);
   if (c.lora_dropout >= 1) throw RequestError("--lora_dropout {} must be below 1", c.lora_dropout);
@@ -188,6 +211,12 @@ void validate(const TrainConfig& c) {
     throw RequestError("flags of LLaVA's stages are given without --recipe llava");
   }
   if (c.total_steps() <= 0 && !c.eval_only) throw RequestError("--epochs and --max_steps leave no step to train");
+  if (c.warmup_ratio > 1) throw RequestError("--warmup_ratio {} is above 1", c.warmup_ratio);
+  if (c.momentum > 0 && c.optim != "sgd") throw RequestError("--momentum is sgd's; --optim is {}", c.optim);
+  if (c.momentum >= 1) throw RequestError("--momentum {} must be below 1", c.momentum);
+  if (c.lr_scheduler_type == "polynomial" && c.lr_end > c.lr) {
+    throw RequestError("--lr_end {} is above --lr {}", c.lr_end, c.lr);
+  }
   if (c.beta1 >= 1 || c.beta2 >= 1) throw RequestError("--beta1 {} and --beta2 {} must be below 1", c.beta1, c.beta2);
 }
 

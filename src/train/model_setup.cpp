@@ -66,6 +66,10 @@ shard::ComputeType compute_type(const std::string& precision) {
   throw RequestError("--precision '{}' is unknown; choose fp32, bf16 or fp16", precision);
 }
 
+shard::OptimizerConfig optimizer_of(const TrainConfig& config) {
+  return {config.beta1, config.beta2, config.adam_eps, shard::optimizer_kind(config.optim), config.momentum};
+}
+
 bool has_backward(const nn::Unit& unit) {
   const bool trains = unit.adapted || std::any_of(unit.params.begin(), unit.params.end(),
                                                   [](const nn::Param& p) { return p->trainable; });
@@ -103,6 +107,7 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   request.engine.compute = compute_type(config.precision);
   request.engine.device = device;
   apply(config.engine, request.engine);
+  request.engine.moments = optimizer_of(config).moments();
   if (for_training) check_layer_major(config.engine, shape.micro_batches);
   request.choices = choices(config.engine, *m.layout);
   request.micro_batches = shape.micro_batches;

@@ -22,23 +22,31 @@ double warmup_decay(const ScheduleConfig& c, std::int64_t step) {
   return std::max(0.0, ratio(c.total_steps - it, c.total_steps - c.warmup_steps));
 }
 
-// transformers' schedules: the first step runs at factor 0 of the warm-up.
-double after_warmup(const ScheduleConfig& c, std::int64_t it, bool cosine) {
-  if (it < c.warmup_steps) return ratio(it, c.warmup_steps);
-  const double progress = std::min(1.0, ratio(it - c.warmup_steps, c.total_steps - c.warmup_steps));
-  return cosine ? std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * progress))) : 1.0 - progress;
+// transformers' schedules behind their warm-up, whose first step runs at factor 0.
+double polynomial(const ScheduleConfig& c, double progress) {
+  return (1.0 - c.end) * std::pow(1.0 - progress, c.power) + c.end;
+}
+
+double inverse_sqrt(const ScheduleConfig& c, std::int64_t it) {
+  const std::int64_t scale = c.warmup_steps > 0 ? c.warmup_steps : 10'000;
+  return 1.0 / std::sqrt(ratio(it + scale - c.warmup_steps, scale));
 }
 
 }  // namespace
 
-double learning_rate_factor(const ScheduleConfig& config, std::int64_t step) {
+double learning_rate_factor(const ScheduleConfig& c, std::int64_t step) {
+  if (c.kind == "warmup_decay") return warmup_decay(c, step);
+  if (c.kind == "constant") return 1.0;
   const std::int64_t it = step - 1;
-  if (config.kind == "warmup_decay") return warmup_decay(config, step);
-  if (config.kind == "linear") return after_warmup(config, it, false);
-  if (config.kind == "cosine") return after_warmup(config, it, true);
-  if (config.kind == "constant") return it < config.warmup_steps ? ratio(it, config.warmup_steps) : 1.0;
-  throw RequestError("--lr_scheduler_type '{}' is unknown; choose warmup_decay, linear, cosine or constant",
-                     config.kind);
+  const double progress = std::min(1.0, ratio(it - c.warmup_steps, c.total_steps - c.warmup_steps));
+  const bool warm = it >= c.warmup_steps;
+  const double start = ratio(it, c.warmup_steps);
+  if (c.kind == "linear") return warm ? 1.0 - progress : start;
+  if (c.kind == "cosine") return warm ? std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * progress))) : start;
+  if (c.kind == "polynomial") return warm ? polynomial(c, progress) : start;
+  if (c.kind == "inverse_sqrt") return warm ? inverse_sqrt(c, it) : start;
+  if (c.kind == "constant_with_warmup") return warm ? 1.0 : start;
+  throw RequestError("--lr_scheduler_type '{}' is unknown", c.kind);
 }
 
 }  // namespace tessera::train

@@ -110,7 +110,7 @@ models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineC
   return out;
 }
 
-StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::AdamW& optimizer,
+StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimizer& optimizer,
                      const std::vector<Batch>& micro_batches, std::int64_t step, const StepConfig& config,
                      LossScaler& scaler) {
   auto& control = engine.control();

@@ -54,7 +54,7 @@ class Trainer {
                                             *shards_, request.seed, fabric.rank(), fabric.size());
                                       })),
         groups_(model_.recipe->param_groups(*model_.layout)),
-        optimizer_(*model_.engine, {config_.beta1, config_.beta2, config_.adam_eps}, groups_.groups, groups_.group_of),
+        optimizer_(*model_.engine, optimizer_of(config_), groups_.groups, groups_.group_of),
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
         writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}) {
     if (!request.val_shards.empty() && !config_.no_eval) {
@@ -117,9 +117,10 @@ class Trainer {
   }
 
   void report_memory() {
-    if (config_.warmup_steps >= config_.total_steps() && !config_.eval_only) {
-      log_.warn("--warmup_steps {} is not below the {} steps of this run: the learning rate never reaches --lr",
-                config_.warmup_steps, config_.total_steps());
+    const auto warmup = schedule_of(config_).warmup_steps;
+    if (warmup >= config_.total_steps() && config_.lr_scheduler_type != "constant" && !config_.eval_only) {
+      log_.warn("--warmup_steps {} is not below the {} steps of this run: the learning rate never reaches --lr", warmup,
+                config_.total_steps());
     }
     log_.info("model: {} parameters, {} trained; {} ranks, {} images a step in {} micro-batches",
               model_.layout->total_elements(), model_.layout->trainable_elements(), fabric_.size(),
@@ -206,8 +207,7 @@ class Trainer {
     for (auto& m : batches.micro) {
       config_.recipe == "llava" ? micro.emplace_back(std::move(m.llava)) : micro.emplace_back(std::move(m.batch));
     }
-    const double factor = learning_rate_factor(
-        {config_.lr_scheduler_type, config_.warmup_steps, config_.total_steps(), config_.lr_first_step_full}, step);
+    const double factor = learning_rate_factor(schedule_of(config_), step);
     for (std::size_t g = 0; g < groups_.groups.size(); ++g) optimizer_.groups()[g].lr = groups_.groups[g].lr * factor;
 
     const auto before = traffic();
@@ -359,7 +359,7 @@ class Trainer {
   std::optional<data::Shards> val_shards_;
   std::optional<data::EvalLoader> val_loader_;
   ParamGroups groups_;  // with the peaks of their rates
-  shard::AdamW optimizer_;
+  shard::Optimizer optimizer_;
   LossScaler scaler_;
   shard::CheckpointWriter writer_;
   std::optional<MetricsLog> metrics_;

@@ -29,9 +29,9 @@
 #include "tessera/comm/mpi_env.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/tensor_source.hpp"
-#include "tessera/shard/adamw.hpp"
 #include "tessera/shard/checkpoint_writer.hpp"
 #include "tessera/shard/engine.hpp"
+#include "tessera/shard/optimizer.hpp"
 
 namespace {
 
@@ -197,7 +197,7 @@ class Bench {
   fs::path folder_;
   Model model_;
   shard::Engine engine_;
-  shard::AdamW optimizer_{engine_, {}, {{"all", 1e-4, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
+  shard::Optimizer optimizer_{engine_, {}, {{"all", 1e-4, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
   shard::CheckpointWriter writer_{engine_, optimizer_, 0};
   at::Tensor ids_;
   std::int64_t saves_ = 0, bytes_ = 0;

@@ -12,7 +12,7 @@
 #include "tessera/core/random.hpp"
 #include "tessera/io/tensor_source.hpp"
 #include "tessera/models/llama.hpp"
-#include "tessera/shard/adamw.hpp"
+#include "tessera/shard/optimizer.hpp"
 #include "tessera/train/workload.hpp"
 
 namespace tessera::bench {
@@ -89,9 +89,9 @@ struct Workload::Impl {
     policy.may_initialize = [](const nn::ParamState&) { return true; };
     engine->load(NoTensors(), policy);
     engine->settle();
-    optimizer = std::make_unique<shard::AdamW>(*engine, shard::AdamWConfig{},
-                                               std::vector<shard::ParamGroup>{{"all", 1e-4, 0.0}},
-                                               [](const nn::ParamState&) { return std::size_t{0}; });
+    optimizer = std::make_unique<shard::Optimizer>(*engine, shard::OptimizerConfig{},
+                                                   std::vector<shard::ParamGroup>{{"all", 1e-4, 0.0}},
+                                                   [](const nn::ParamState&) { return std::size_t{0}; });
     draw_batch();
   }
 
@@ -143,7 +143,7 @@ struct Workload::Impl {
   models::Llama llama;
   shard::EngineConfig config;
   std::unique_ptr<shard::Engine> engine;
-  std::unique_ptr<shard::AdamW> optimizer;
+  std::unique_ptr<shard::Optimizer> optimizer;
   at::Tensor ids, mask;
   models::NextTokenTargets scored;
 };

@@ -10,7 +10,7 @@
 #include "tessera/comm/mpi.hpp"
 #include "tessera/comm/mpi_env.hpp"
 #include "tessera/core/error.hpp"
-#include "tessera/shard/adamw.hpp"
+#include "tessera/shard/optimizer.hpp"
 
 namespace tessera::shard {
 namespace {
@@ -219,8 +219,8 @@ TEST_P(EngineTest, TrainingEqualsAdamWOnTheUnshardedModel) {
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
   engine.load(toy::EmptySource(), drawn());
   engine.settle();
-  AdamW optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
-                  [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });
+  Optimizer optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
+                      [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });
   std::map<std::string, std::pair<at::Tensor, at::Tensor>> moments;
   for (int k = 1; k <= 5; ++k) {
     engine.begin_step();

@@ -62,7 +62,7 @@ struct Job {
 
   nn::ModelLayout layout;
   shard::Engine engine;
-  shard::AdamW optimizer{engine, {}, {{"all", 1e-3, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
+  shard::Optimizer optimizer{engine, {}, {{"all", 1e-3, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
 };
 
 // 0 when there is none.

@@ -124,7 +124,7 @@ TEST_F(PlacementTest, ThePlanIsExact) {
     MemoryReport memory;
     toy::train(model, f, c.config, 3, kMicro, [&](Engine& engine) {
       // Once more, counted: the schedule is known by now.
-      AdamW optimizer(engine, {}, {{"all", 1e-3, 0}}, [](const nn::ParamState&) { return 0U; });
+      Optimizer optimizer(engine, {}, {{"all", 1e-3, 0}}, [](const nn::ParamState&) { return 0U; });
       engine.reset_peaks();
       world->reset_counters();
       if (node) node->reset_counters();

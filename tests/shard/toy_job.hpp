@@ -4,8 +4,8 @@
 
 #include "shard/toy_model.hpp"
 #include "tessera/comm/fabric.hpp"
-#include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
+#include "tessera/shard/optimizer.hpp"
 
 namespace tessera::shard::toy {
 
@@ -55,7 +55,7 @@ struct Job {
 
   ToyModel model;
   Engine engine;
-  AdamW optimizer;
+  Optimizer optimizer;
 };
 
 }  // namespace tessera::shard::toy

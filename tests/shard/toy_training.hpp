@@ -9,8 +9,8 @@
 
 #include "shard/toy_model.hpp"
 #include "tessera/core/hash.hpp"
-#include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
+#include "tessera/shard/optimizer.hpp"
 
 namespace tessera::shard::toy {
 
@@ -53,8 +53,8 @@ inline Trained train(const ToyModel& model, const comm::Fabric& fabric, const En
   Engine engine(model.layout, fabric, config);
   engine.load(EmptySource(), drawn());
   engine.settle();
-  AdamW optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
-                  [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });
+  Optimizer optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
+                      [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });
   Trained result;
   const int own = micro_batches / fabric.size();
   for (int step = 0; step < steps; ++step) {

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_linear_schedule_with_warmup, get_scheduler
 
 SOURCE = pathlib.Path(os.environ["TESSERA_SOURCE_DIR"])
 PROGRAM = os.environ["TESSERA_PROGRAM"]
@@ -126,15 +126,16 @@ class Reference:
             count += int((targets[1:] != -100).sum())
         return total / count
 
-    def train(self, samples, trained, rate, rates=None):
+    def train(self, samples, trained, rate, rates=None, make_optimizer=None, make_schedule=None):
         rates = rates or {}
         groups = []
         for name, parameter in trained:
             decays = "norm" not in name and "bias" not in name
             own = next((r for part, r in rates.items() if part in name), rate)
             groups.append({"params": [parameter], "lr": own, "weight_decay": 0.1 if decays else 0.0})
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
-        schedule = get_linear_schedule_with_warmup(optimizer, 2, STEPS)
+        make_optimizer = make_optimizer or (lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8))
+        optimizer = make_optimizer(groups)
+        schedule = (make_schedule or (lambda o: get_linear_schedule_with_warmup(o, 2, STEPS)))(optimizer)
         losses = []
         for _ in range(STEPS):
             loss = self.loss(samples)
@@ -161,7 +162,7 @@ def near(got, want, what):
     assert len(got) == len(want), (what, got, want)
     worst = max(abs(a - b) / abs(b) for a, b in zip(got, want))
     assert worst < 1e-4, (what, worst, got, want)
-    assert abs(want[-1] - want[0]) > 0.01 * want[0], (what, "nothing was learned", want)
+    assert abs(want[-1] - want[0]) > 0.003 * want[0], (what, "nothing was learned", want)
     print(f"{what}: {want[0]:.4f} -> {want[-1]:.4f}, at most {worst:.1e} from the reference")
 
 
@@ -178,6 +179,47 @@ def stage_one(root, samples):
             assert torch.allclose(written[f"model.mm_projector.{name}"], parameter, atol=1e-5), name
         assert not (folder / "non_lora_trainables.safetensors").exists()
     return folder / "mm_projector.bin"
+
+
+class Lion(torch.optim.Optimizer):
+    """arXiv:2302.06675, algorithm 2."""
+
+    def __init__(self, groups):
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                direction = torch.sign(0.9 * m + 0.1 * p.grad)
+                p.copy_(p - group["lr"] * (direction + group["weight_decay"] * p))
+                m.copy_(0.99 * m + 0.01 * p.grad)
+
+
+def optimisers_and_schedules(root, samples):
+    """Stage one once more under each optimiser and schedule that is neither the default's."""
+    cases = {
+        "sgd": (0.3, lambda g: torch.optim.SGD(g, lr=0.3, momentum=0.9), "polynomial", dict(power=2.0, lr_end=1e-3),
+                ["--optim", "sgd", "--momentum", 0.9, "--lr_power", 2, "--lr_end", 1e-3]),
+        "plain_sgd": (0.5, lambda g: torch.optim.SGD(g, lr=0.5), "cosine", {}, ["--optim", "sgd"]),
+        "lion": (3e-3, Lion, "inverse_sqrt", {}, ["--optim", "lion", "--beta2", 0.99]),
+        "adamw": (1e-2, None, "constant_with_warmup", {}, ["--warmup_ratio", 0.3]),
+        "constant": (1e-2, None, "constant", {}, []),
+    }
+    for name, (rate, optimizer, kind, extra, flags) in cases.items():
+        reference = Reference(root, root / "first.bin")
+        trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+        schedule = lambda o: get_scheduler(kind, o, num_warmup_steps=2, num_training_steps=STEPS,  # noqa: E731
+                                           scheduler_specific_kwargs=extra)
+        want = reference.train(samples, trained, rate, None, optimizer, schedule)
+        _, losses = train(root, f"opt_{name}", 2, "--tune_mm_mlp_adapter", "--lr", rate, "--lr_scheduler_type", kind,
+                          "--pretrain_mm_mlp_adapter", root / "first.bin", "--export_merged", "false", *flags)
+        near(losses, want, f"{name}, {kind}")
+    done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
+               root / "shards", "--mm_projector_type", "mlp2x_gelu", "--tune_mm_mlp_adapter", "--global_batch_size", 4,
+               "--log_base_dir", root / "runs", "--exp_name", "opt_sgd", "--optim", "lion", "--max_steps", 9)
+    assert done.returncode == 2 and "--optim" in done.stderr and "sgd" in done.stderr, done.stderr
 
 
 def stage_two(root, samples, projector):
@@ -245,6 +287,7 @@ with tempfile.TemporaryDirectory() as name:
     samples = read_samples(root, root / "shards")
     assert len(samples) == 4 and sum(s[2] is None for s in samples) == 1
     projector = stage_one(root, samples)
+    optimisers_and_schedules(root, samples)
     stage_two(root, samples, projector)
     stage_two_lora(root, samples, projector)
     refusals(root)

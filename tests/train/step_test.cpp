@@ -37,13 +37,13 @@ class StepTest : public testing::Test {
     return out;
   }
 
-  StepMetrics step(shard::AdamW& optimizer, const std::vector<models::LisaBatch>& micro, bool global = true) {
+  StepMetrics step(shard::Optimizer& optimizer, const std::vector<models::LisaBatch>& micro, bool global = true) {
     StepConfig config;
     config.global_normalization = global;
     LossScaler scaler(false);
     return run_step(*model.recipe, *model.engine, optimizer, {micro.begin(), micro.end()}, 1, config, scaler);
   }
-  shard::AdamW optimizer(double lr) {
+  shard::Optimizer optimizer(double lr) {
     return {*model.engine, {}, {{"all", lr, 0.0}}, [](const nn::ParamState&) { return std::size_t{0}; }};
   }
   std::vector<at::Tensor> state() {
@@ -185,8 +185,8 @@ TEST_F(StepTest, Fp16IsScaledSkipsOverflowsAndGivesTheGradientOfFp32) {
   auto config = without_dropout();
   config.precision = "fp16";
   LoadedModel half = job.load(config);
-  shard::AdamW half_optimizer(*half.engine, {}, {{"all", 1e-3, 0.0}},
-                              [](const nn::ParamState&) { return std::size_t{0}; });
+  shard::Optimizer half_optimizer(*half.engine, {}, {{"all", 1e-3, 0.0}},
+                                  [](const nn::ParamState&) { return std::size_t{0}; });
   LossScaler scaler(true);
   scaler.restore(16777216.0, 0);  // so large that the first gradients overflow
   StepConfig step_config;

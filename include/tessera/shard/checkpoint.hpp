@@ -1,5 +1,5 @@
 #pragma once
-/// Checkpoints of what trains: fp32 masters and both moments, as slices, for any number of ranks.
+/// Checkpoints of what trains: fp32 masters and the optimiser's states, as slices, for any number of ranks.
 ///
 /// Folder `step-N/`, complete whenever it exists under that name:
 ///   manifest.json                 format, program, step, ranks, digest of the frozen base, trained tensors (name,
@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
+#include "tessera/shard/optimizer.hpp"
 
 namespace tessera::shard {
 
@@ -27,8 +27,9 @@ struct CheckpointInfo {
   int ranks = 0;
   std::uint64_t frozen_digest = 0;
   std::int64_t optimizer_steps = 0;
-  std::string trainer_state;  ///< JSON text, the trainer's own
-  std::string program;        ///< version that wrote it
+  std::string optimizer = "adamw";  ///< name_of its kind; absent in older files
+  std::string trainer_state;        ///< JSON text, the trainer's own
+  std::string program;              ///< version that wrote it
   struct Tensor {
     std::string name;
     std::vector<std::int64_t> shape;
@@ -44,14 +45,14 @@ struct CheckpointInfo {
 
 /// Writes `root/step-<step>` and returns when it is whole. Collective; an error on one rank is thrown on all, and
 /// leaves nothing under the name.
-void save_checkpoint(const std::filesystem::path& root, std::int64_t step, Engine& engine, const AdamW& optimizer,
+void save_checkpoint(const std::filesystem::path& root, std::int64_t step, Engine& engine, const Optimizer& optimizer,
                      std::uint64_t frozen_digest, const std::string& trainer_state);
 
 /// Reads the slices this rank owns, whatever number of ranks wrote them, straight into place and at most 4 MiB at a
 /// time besides. Together the ranks check every byte of the folder. Collective.
 /// Throws RequestError when the checkpoint is damaged (names the file), of another base, or of other trained tensors
 /// (names the first ones).
-CheckpointInfo load_checkpoint(const std::filesystem::path& folder, Engine& engine, AdamW& optimizer,
+CheckpointInfo load_checkpoint(const std::filesystem::path& folder, Engine& engine, Optimizer& optimizer,
                                std::uint64_t frozen_digest);
 
 /// The manifest alone. Throws RequestError naming the file when it is missing or damaged.

@@ -45,7 +45,7 @@ struct CheckpointWriterConfig {
 class CheckpointWriter {
  public:
   /// Engine and optimiser outlive the writer.
-  CheckpointWriter(Engine& engine, const AdamW& optimizer, std::uint64_t frozen_digest,
+  CheckpointWriter(Engine& engine, const Optimizer& optimizer, std::uint64_t frozen_digest,
                    CheckpointWriterConfig config = {});
   /// Calls off what is under way on this rank; its partial folder stays until the next save.
   ~CheckpointWriter();

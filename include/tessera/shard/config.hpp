@@ -40,6 +40,8 @@ struct EngineConfig {
   std::int64_t row_block_bytes = 0;
   /// Masters and moments lie in host memory and are updated there.
   bool offload_optimizer = false;
+  /// fp32 states of the optimiser per trained element, besides the master.
+  int moments = 2;
   /// Micro-batches that run layer by layer together (Engine::run_layer_major), so that a gather serves all of them.
   int layer_major = 1;
   /// The same bits for any number of ranks: gradients of micro-batch m are added to those of the micro-batches before

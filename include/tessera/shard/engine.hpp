@@ -51,7 +51,7 @@ struct MemoryReport {
   std::int64_t frozen = 0;         ///< frozen weights: slices, and whole ones where they are resident
   std::int64_t master = 0;         ///< fp32 slices of trained weights
   std::int64_t gradients = 0;      ///< fp32 slices of their gradients
-  std::int64_t optimizer = 0;      ///< fp32 slices of both moments
+  std::int64_t optimizer = 0;      ///< fp32 slices of the optimiser's states
   std::int64_t held = 0;           ///< full weights and gradients of fused units, kept through a step
   std::int64_t host = 0;           ///< of the above, in host memory by offloading
   std::int64_t gathered_peak = 0;  ///< most pooled memory on loan since the last reset, `held` included
@@ -62,7 +62,8 @@ struct MemoryReport {
 struct TrainedSlice {
   const GroupLayout* layout = nullptr;
   std::vector<Piece> pieces;
-  at::Tensor master, grad, exp_avg, exp_avg_sq;
+  at::Tensor master, grad;
+  at::Tensor exp_avg, exp_avg_sq;  ///< the optimiser's states; undefined beyond EngineConfig::moments
 };
 
 /// What check_gradients found; the same on every rank.

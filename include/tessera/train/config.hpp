@@ -9,6 +9,7 @@
 
 #include "tessera/core/options.hpp"
 #include "tessera/train/engine_flags.hpp"
+#include "tessera/train/schedule.hpp"
 
 namespace tessera::train {
 
@@ -48,6 +49,8 @@ struct TrainConfig {
   double dice_loss_weight = 0.5;
   std::string loss_normalization = "global";
   // optimisation
+  std::string optim = "adamw";  ///< shard::optimizer_kind's names
+  double momentum = 0;          ///< of sgd
   double lr = 3e-4;
   double beta1 = 0.9;
   double beta2 = 0.95;
@@ -56,6 +59,9 @@ struct TrainConfig {
   double max_grad_norm = 1.0;
   std::string lr_scheduler_type = "warmup_decay";
   std::int64_t warmup_steps = 100;
+  double warmup_ratio = 0;  ///< above 0: of all steps, instead of warmup_steps
+  double lr_power = 1;      ///< of polynomial
+  double lr_end = 1e-7;     ///< of polynomial
   bool lr_first_step_full = false;
   std::int64_t epochs = 10;
   std::int64_t steps_per_epoch = 500;
@@ -89,6 +95,9 @@ void bind(Options& options, TrainConfig& config);
 
 /// What the recipe's own trainer has for defaults; before bind(). Throws RequestError for an unknown recipe.
 void set_recipe_defaults(TrainConfig& config, const std::string& recipe);
+
+/// The schedule of a run of this configuration, for learning_rate_factor.
+ScheduleConfig schedule_of(const TrainConfig& config);
 
 /// Checks across fields, before anything is allocated. Throws RequestError naming the flag.
 void validate(const TrainConfig& config);

@@ -41,6 +41,8 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                        bool for_training, const Log& log,
                        const std::function<BatchShape(const LoadedModel&)>& micro_batch = {});
 
+/// The optimiser of the flags.
+shard::OptimizerConfig optimizer_of(const TrainConfig& config);
 /// Names of --precision. Throws RequestError.
 shard::ComputeType compute_type(const std::string& precision);
 /// Whether backward passes through a unit: not through an image tower of which nothing trains. For plans.

@@ -16,7 +16,7 @@
 #include "tessera/models/lisa.hpp"
 #include "tessera/models/llava.hpp"
 #include "tessera/nn/runner.hpp"
-#include "tessera/shard/adamw.hpp"
+#include "tessera/shard/optimizer.hpp"
 #include "tessera/text/tokenizer.hpp"
 #include "tessera/train/config.hpp"
 #include "tessera/train/workload.hpp"

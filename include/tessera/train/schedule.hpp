@@ -1,17 +1,20 @@
 #pragma once
 /// Learning-rate schedules: the factor on a group's peak rate, as a pure function of the step.
-/// Source: DeepSpeed runtime/lr_schedules.py (WarmupDecayLR), transformers optimization.py (cosine, linear, constant).
+/// Source: DeepSpeed runtime/lr_schedules.py (WarmupDecayLR), transformers optimization.py
+/// (linear, cosine, polynomial, inverse_sqrt, constant, constant_with_warmup).
 #include <cstdint>
 #include <string>
 
 namespace tessera::train {
 
 struct ScheduleConfig {
-  std::string kind = "warmup_decay";  ///< warmup_decay (DeepSpeed's), linear, cosine, constant
+  std::string kind = "warmup_decay";  ///< warmup_decay is DeepSpeed's, the others transformers'
   std::int64_t warmup_steps = 100;
   std::int64_t total_steps = 5000;
   /// warmup_decay: step 1 runs at the full rate, as DeepSpeed up to 0.15.2 did; otherwise at zero, as newer ones do.
   bool first_step_full = false;
+  double power = 1;  ///< of polynomial
+  double end = 0;    ///< of polynomial: the last factor
 };
 
 /// Factor for optimiser step `step`, counted from 1. Throws RequestError for an unknown kind.

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "tessera/core/trace.hpp"
-#include "tessera/shard/adamw.hpp"
 #include "tessera/shard/engine.hpp"
+#include "tessera/shard/optimizer.hpp"
 #include "tessera/train/loss_scale.hpp"
 #include "tessera/train/metrics_log.hpp"
 #include "tessera/train/recipe.hpp"
@@ -31,7 +31,7 @@ models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineC
 /// Learning rates must be set in `optimizer` beforehand. Fills the losses, grad_norm, skipped, tokens and samples of
 /// the result, each for the global batch. A gradient that is not finite leaves weights and moments untouched;
 /// `scaler` learns of it.
-StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::AdamW& optimizer,
+StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimizer& optimizer,
                      const std::vector<Batch>& micro_batches, std::int64_t step, const StepConfig& config,
                      LossScaler& scaler);
 

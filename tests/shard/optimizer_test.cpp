@@ -1,5 +1,5 @@
 // The optimiser on hand-made gradients; each rank checks the slices that it owns.
-#include "tessera/shard/adamw.hpp"
+#include "tessera/shard/optimizer.hpp"
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 namespace tessera::shard {
 namespace {
 
-constexpr AdamWConfig kConfig{0.9, 0.95, 1e-8};
+constexpr OptimizerConfig kConfig{0.9, 0.95, 1e-8};
 
 TEST(ClipScale, EqualsTorchsClipGradNorm) {
   // max_norm / (norm + 1e-6), at most 1: torch/nn/utils/clip_grad.py.
@@ -28,9 +28,9 @@ TEST(ClipScale, ALimitOfZeroNeverClips) {
   EXPECT_EQ(clip_scale(1e9, 0.0), 1.0);
 }
 
-class AdamWTest : public testing::Test {
+class OptimizerTest : public testing::Test {
  protected:
-  AdamWTest() {
+  OptimizerTest() {
     LoadPolicy policy;
     policy.seed = 5;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
@@ -84,8 +84,8 @@ std::size_t all_alike(const nn::ParamState&) {
   return 0;
 }
 
-TEST_F(AdamWTest, EachGroupHasItsOwnRateAndDecay) {
-  AdamW optimizer(engine, kConfig, {{"all", 1e-2, 0.0}, {"head", 4e-2, 0.5}}, head_apart);
+TEST_F(OptimizerTest, EachGroupHasItsOwnRateAndDecay) {
+  Optimizer optimizer(engine, kConfig, {{"all", 1e-2, 0.0}, {"head", 4e-2, 0.5}}, head_apart);
   set_gradients();
   const auto before = masters();
   optimizer.step(1.0);
@@ -97,8 +97,8 @@ TEST_F(AdamWTest, EachGroupHasItsOwnRateAndDecay) {
   });
 }
 
-TEST_F(AdamWTest, ARateChangedBetweenStepsCountsFromTheNextOne) {
-  AdamW optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, all_alike);
+TEST_F(OptimizerTest, ARateChangedBetweenStepsCountsFromTheNextOne) {
+  Optimizer optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, all_alike);
   set_gradients();
   optimizer.step(1.0);
   const auto before = masters();
@@ -107,8 +107,8 @@ TEST_F(AdamWTest, ARateChangedBetweenStepsCountsFromTheNextOne) {
   expect(&TrainedSlice::master, before, [](const nn::ParamState&, double w, double) { return w; });
 }
 
-TEST_F(AdamWTest, TheGradScaleMultipliesEveryGradient) {
-  AdamW optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, all_alike);
+TEST_F(OptimizerTest, TheGradScaleMultipliesEveryGradient) {
+  Optimizer optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, all_alike);
   set_gradients();
   const auto before = masters();
   optimizer.step(0.25);
@@ -119,8 +119,8 @@ TEST_F(AdamWTest, TheGradScaleMultipliesEveryGradient) {
          [](const nn::ParamState&, double, double g) { return 0.05 * 0.0625 * g * g; });
 }
 
-TEST_F(AdamWTest, AStepCountThatWasReadBackGoesOn) {
-  AdamW optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, all_alike);
+TEST_F(OptimizerTest, AStepCountThatWasReadBackGoesOn) {
+  Optimizer optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, all_alike);
   optimizer.set_steps(9);
   EXPECT_EQ(optimizer.steps(), 9);
   set_gradients();
@@ -135,12 +135,12 @@ TEST_F(AdamWTest, AStepCountThatWasReadBackGoesOn) {
   });
 }
 
-TEST_F(AdamWTest, AGroupThatDoesNotExistIsAnError) {
+TEST_F(OptimizerTest, AGroupThatDoesNotExistIsAnError) {
   bool owns_some = false;
   for (const auto& slice : engine.trained()) owns_some = owns_some || !slice.pieces.empty();
   ASSERT_TRUE(owns_some || comm->size() > 4);
   if (!owns_some) return;  // this rank has padding alone, and nothing to ask about
-  EXPECT_THROW(AdamW(engine, kConfig, {{"all", 1e-2, 0.0}}, [](const nn::ParamState&) { return std::size_t{1}; }),
+  EXPECT_THROW(Optimizer(engine, kConfig, {{"all", 1e-2, 0.0}}, [](const nn::ParamState&) { return std::size_t{1}; }),
                RunError);
 }
 

@@ -7,8 +7,10 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 
 import h5py
 import numpy as np
@@ -267,6 +269,33 @@ def stage_two_lora(root, samples, projector):
     assert set(others) == {f"model.mm_projector.{k}" for k in reference.projector.state_dict()}
 
 
+def configuration_files(root):
+    """launch/llava_*.toml at toy size: stage one, then LoRA from its projector, on two ranks, through a kill."""
+    here = ["--version", root / "base", "--vision_tower", root / "clip", "--shards", root / "shards", "--precision",
+            "fp32", "--batch_size", 1, "--global_batch_size", 4, "--log_base_dir", root / "files"]
+    must(2, "train", "--config", SOURCE / "launch" / "llava_pretrain.toml", *here, "--max_steps", 4)
+    projector = root / "files" / "llava-pretrain" / "mm_projector.bin"
+    assert projector.exists()
+    flags = ["--config", SOURCE / "launch" / "llava_lora.toml", *here, "--pretrain_mm_mlp_adapter", projector,
+             "--lora_r", 4, "--save_steps", 1, "--max_steps", 60]
+    must(2, "train", *flags, "--exp_name", "whole")
+    with subprocess.Popen([MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", "2", PROGRAM, "train",
+                           *map(str, flags), "--exp_name", "killed"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, start_new_session=True,
+                          env=dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")) as job:
+        checkpoints = root / "files" / "killed" / "checkpoints"
+        deadline = time.monotonic() + 60
+        while not list(checkpoints.glob("step-*/manifest.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGKILL)
+    assert not (root / "files" / "killed" / "adapter").exists(), "the job had ended before it was killed"
+    must(2, "train", *flags, "--exp_name", "killed")  # auto_resume
+    whole, killed = ([json.loads(line)["loss"] for line in (root / "files" / run / "metrics.jsonl").read_text().splitlines()
+                      if '"loss"' in line] for run in ("whole", "killed"))
+    assert whole == killed, (whole, killed)
+    print("from configuration files, through a kill: the same losses to the last bit")
+
+
 def refusals(root):
     for flags, word in [(["--tune_mm_mlp_adapter", "--lora_enable"], "--lora_enable"),
                         (["--tune_mm_mlp_adapter", "--freeze_mm_mlp_adapter"], "--freeze_mm_mlp_adapter"),
@@ -290,5 +319,6 @@ with tempfile.TemporaryDirectory() as name:
     optimisers_and_schedules(root, samples)
     stage_two(root, samples, projector)
     stage_two_lora(root, samples, projector)
+    configuration_files(root)
     refusals(root)
 print("ok")

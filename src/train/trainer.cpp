@@ -9,7 +9,6 @@
 
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
-#include "tessera/core/progress.hpp"
 #include "tessera/core/signal.hpp"
 #include "tessera/core/trace.hpp"
 #include "tessera/shard/checkpoint.hpp"
@@ -17,12 +16,11 @@
 #include "tessera/train/evaluate.hpp"
 #include "tessera/train/export.hpp"
 #include "tessera/train/machine.hpp"
-#include "tessera/train/metrics_log.hpp"
 #include "tessera/train/model_setup.hpp"
 #include "tessera/train/run_plots.hpp"
 #include "tessera/train/schedule.hpp"
 #include "tessera/train/step.hpp"
-#include "tessera/train/tensorboard.hpp"
+#include "train/run_log.hpp"
 #include "train/run_report.hpp"
 
 namespace tessera::train {
@@ -56,7 +54,8 @@ class Trainer {
         groups_(model_.recipe->param_groups(*model_.layout)),
         optimizer_(*model_.engine, optimizer_of(config_), groups_.groups, groups_.group_of),
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
-        writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}) {
+        writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}),
+        run_log_(config_, log, fabric.rank()) {
     if (!request.val_shards.empty() && !config_.no_eval) {
       val_shards_.emplace(comm::made_everywhere(
           *fabric.control, [&] { return data::Shards::open(request.val_shards, "val", requirements()); }));
@@ -76,12 +75,7 @@ class Trainer {
     }
     start_trace();
     const StopSignal signals;
-    // On a terminal one bar that redraws itself; in a job's log a line every print_freq steps.
-    const auto style = progress_style(fabric_.rank());
-    if (style == ProgressStyle::bar) {
-      bar_.emplace("training", config_.total_steps(),
-                   ProgressSettings{.style = style, .start = step_, .unit = "steps"});
-    }
+    run_log_.start(step_);
     while (step_ < config_.total_steps()) {
       one_step();
       if (const auto saved = writer_.poll()) report_saved(*saved);
@@ -98,7 +92,7 @@ class Trainer {
         return ExitStatus::requeue;
       }
     }
-    bar_.reset();
+    run_log_.end();
     finish_saving();
     close_measurements();
     finish();
@@ -193,8 +187,7 @@ class Trainer {
     comm::on_rank_zero(*fabric_.control, [&] {
       make_directories(checkpoints());
       write_file(folder_ / "config.toml", request_.config_toml);
-      metrics_.emplace(folder_ / "metrics.jsonl", step_);
-      events_.emplace(folder_);
+      run_log_.open(folder_, step_);
     });
   }
 
@@ -231,8 +224,7 @@ class Trainer {
     figures_.add(metrics.step_s, metrics.comm_wait_s, metrics.bytes_gathered, metrics.bytes_reduced);
     figures_.add_tokens(metrics.tokens, metrics.padding);
     step_ = step;
-    record(metrics);
-    count_skipped(metrics);
+    run_log_.step(metrics);
   }
 
   std::pair<std::int64_t, std::int64_t> traffic() const {
@@ -244,49 +236,9 @@ class Trainer {
     return {sent(*fabric_.gather, "all_gather") + in_node, sent(*fabric_.reduce, "reduce_scatter")};
   }
 
-  void record(const StepMetrics& m) {
-    if (!speaks()) return;
-    metrics_->add(m);
-    events_->add(m.step, {{"train/loss", m.loss},
-                          {"train/ce_loss", m.ce_loss},
-                          {"train/mask_bce_loss", m.mask_bce_loss},
-                          {"train/mask_dice_loss", m.mask_dice_loss},
-                          {"train/mask_loss", m.mask_loss},
-                          {"train/lr", m.lr.begin()->second},
-                          {"train/grad_norm", m.grad_norm},
-                          {"metrics/total_secs_per_batch", m.step_s},
-                          {"metrics/data_secs_per_batch", m.data_wait_s}});
-    if (bar_) {
-      bar_->update(m.step, fmt::format("loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tok/s", m.loss, m.grad_norm,
-                                       m.lr.begin()->second, static_cast<double>(m.tokens) / m.step_s));
-      return;
-    }
-    if (m.step % config_.print_freq != 0 && m.step != config_.total_steps()) return;
-    const double left = static_cast<double>(config_.total_steps() - m.step) * m.step_s;
-    log_.info(
-        "step {}/{}  loss {:.4f} (ce {:.4f} bce {:.4f} dice {:.4f})  norm {:.3f}  lr {:.2e}  {:.2f} s (data {:.2f})  "
-        "{:.0f} tok/s  {:.0f} min left",
-        m.step, config_.total_steps(), m.loss, m.ce_loss, m.mask_bce_loss, m.mask_dice_loss, m.grad_norm,
-        m.lr.begin()->second, m.step_s, m.data_wait_s, static_cast<double>(m.tokens) / m.step_s, left / 60);
-  }
-
-  void count_skipped(const StepMetrics& m) {
-    skipped_ = m.skipped ? skipped_ + 1 : 0;
-    if (m.skipped && bar_) bar_->clear();
-    if (m.skipped) {
-      log_.warn("step {}: the gradient is not finite{}; nothing was updated", m.step,
-                m.skip_reason.empty() ? std::string() : " (" + m.skip_reason + ")");
-    }
-    if (skipped_ > config_.max_skipped_steps) {
-      throw RunError(
-          "{} steps in a row had gradients that were not finite; lower --lr or look at the data (--max_skipped_steps)",
-          skipped_);
-    }
-  }
-
   // True when it is the best so far.
   bool validate_now() {
-    if (bar_) bar_->clear();
+    run_log_.clear_bar();
     if (!val_loader_) throw RequestError("--eval_only needs --val_shards");
     const bool last = step_ == config_.total_steps() || config_.eval_only;
     const auto result = evaluate(*model_.recipe->segments(), *model_.engine, *val_loader_,
@@ -294,10 +246,7 @@ class Trainer {
     const double giou = result.all.giou();
     log_.info("validation at step {}: gIoU {:.4f}  cIoU {:.4f}  over {} masks in {:.1f} s", step_, giou,
               result.all.ciou(), result.all.masks(), result.seconds);
-    if (speaks()) {
-      metrics_->add_validation(step_, giou, result.all.ciou(), result.all.masks());
-      events_->add(step_, {{"val/giou", giou}, {"val/ciou", result.all.ciou()}});
-    }
+    run_log_.validation(step_, giou, result.all.ciou(), result.all.masks());
     if (giou <= best_giou_ || config_.eval_only) return false;
     best_giou_ = giou;
     return true;
@@ -326,7 +275,7 @@ class Trainer {
   }
 
   void report_saved(const shard::SavedCheckpoint& saved) {
-    if (bar_) bar_->clear();
+    run_log_.clear_bar();
     for (const auto& folder : saved.folders) {
       log_.info("checkpoint {}: {:.1f} MiB written in {:.2f} s, known to be whole {:.2f} s after its step",
                 folder.string(), static_cast<double>(saved.bytes) / 1048576.0, saved.write_s, saved.known_s);
@@ -362,11 +311,8 @@ class Trainer {
   shard::Optimizer optimizer_;
   LossScaler scaler_;
   shard::CheckpointWriter writer_;
-  std::optional<MetricsLog> metrics_;
-  std::optional<TensorBoardWriter> events_;
-  std::optional<Progress> bar_;
+  RunLog run_log_;
   std::int64_t step_ = 0;
-  std::int64_t skipped_ = 0;
   double best_giou_ = -1;
 };
 

@@ -162,5 +162,20 @@ TEST(ByRows, WholeOrInBlocksOfTheSameGrainGivesTheSameBits) {
   EXPECT_TRUE(x.grad().equal(x2.grad()));
 }
 
+TEST(ByRows, InBf16SumsInFp32) {
+  const at::Tensor w = at::randn({50, 8}), targets = at::randint(50, {6}, at::kLong), x = leaf({6, 8});
+  const at::Tensor half = x.detach().to(at::kBFloat16).set_requires_grad(true);
+  ParamState param;
+  bind_in_blocks(param, w.to(at::kBFloat16), 20);
+  const at::Tensor loss = linear_cross_entropy_sum_by_rows(half, param, targets);
+  EXPECT_EQ(loss.scalar_type(), at::kFloat);
+  const at::Tensor want = at::cross_entropy_loss(at::linear(x, w), targets, {}, at::Reduction::Sum);
+  EXPECT_NEAR(loss.item<double>(), want.item<double>(), 0.02 * want.item<double>());
+  torch::autograd::backward({loss}, {});
+  torch::autograd::backward({want}, {});
+  EXPECT_EQ(half.grad().scalar_type(), at::kBFloat16);
+  EXPECT_LT(distance(half.grad().to(at::kFloat), x.grad()), 0.05);
+}
+
 }  // namespace
 }  // namespace tessera::nn

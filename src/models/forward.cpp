@@ -15,6 +15,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/json.hpp"
 #include "tessera/io/model_folder.hpp"
+#include "tessera/models/fastvit.hpp"
 #include "tessera/models/llava_folder.hpp"
 #include "tessera/models/local_weights.hpp"
 
@@ -144,12 +145,14 @@ std::unique_ptr<ForwardModel> ForwardModel::open(const ForwardRequest& request) 
     model = open_llava(request);
   } else if (type == "clip_vision_model" || type == "clip") {
     model = open_clip(request, config);
+  } else if (is_fastvit_config(config)) {
+    model = open_fastvit(request, config);
   } else if (type == "sam") {
     model = open_sam(request, config);
   } else {
     throw RequestError(
         "{}: model_type '{}' is not supported; supported are llama, mistral, qwen2, mpt, llava, llava_llama, "
-        "llava_mistral, llava_qwen2, llava_mpt, clip_vision_model, clip, sam and LISA folders",
+        "llava_mistral, llava_qwen2, llava_mpt, fast_vlm, clip_vision_model, clip, sam, FastViTHD's and LISA folders",
         folder.config().where(), type);
   }
   model->attach_adapters(request);

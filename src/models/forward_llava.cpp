@@ -12,8 +12,7 @@ namespace {
 class LlavaForward final : public ForwardModel {
  public:
   LlavaForward(const LlavaFolder& folder, const io::SourcePtr& files) : model_(layout_, folder.llava) {
-    const std::string base = folder.llava.language.base();
-    set_weights(files, [base](const std::string& name) { return llava_layout_name(name, base); });
+    set_weights(files, [config = folder.llava](const std::string& name) { return llava_layout_name(name, config); });
   }
 
   Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
@@ -33,7 +32,7 @@ class LlavaForward final : public ForwardModel {
     batch.images = original.defined() ? original : expanded;
     // Text alone stays as it is, in the original form as well.
     if (!batch.images.defined()) {
-      const std::int64_t side = model_.config().tower.clip.image_size;
+      const std::int64_t side = model_.config().tower.image_size();
       batch.images = at::zeros({0, 3, side, side}, text.ids.options().dtype(at::kFloat));
     }
     const LlavaSequence sequence = model_.embed(batch, runner, {});

@@ -8,6 +8,7 @@ namespace tessera::models {
 
 std::unique_ptr<ForwardModel> open_language(const ForwardRequest& request, const nlohmann::json& config);
 std::unique_ptr<ForwardModel> open_clip(const ForwardRequest& request, const nlohmann::json& config);
+std::unique_ptr<ForwardModel> open_fastvit(const ForwardRequest& request, const nlohmann::json& config);
 std::unique_ptr<ForwardModel> open_sam(const ForwardRequest& request, const nlohmann::json& config);
 std::unique_ptr<ForwardModel> open_llava(const ForwardRequest& request);
 std::unique_ptr<ForwardModel> open_lisa(const ForwardRequest& request);

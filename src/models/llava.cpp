@@ -30,17 +30,45 @@ bool keeps_class_token(const JsonFields& fields, const char* key, const char* dr
 }
 
 /// What a vision_config is when it is absent: LlavaConfig's own, CLIP ViT-L/14 at 336 px.
-ClipVisionConfig read_vision(const JsonFields& fields) {
+VisionTowerConfig read_vision(const JsonFields& fields) {
+  VisionTowerConfig tower;
   if (!fields.has("vision_config")) {
-    ClipVisionConfig large;
-    large.image_size = 336;
-    return large;
+    tower.clip.image_size = 336;
+    return tower;
   }
   const JsonFields vision(fields.json().at("vision_config"), fields.where() + ": vision_config");
   const std::string type = vision.text("model_type", "clip_vision_model");
   if (type != "clip_vision_model")
     throw RequestError("{}: model_type '{}' is not supported; supported is clip_vision_model", vision.where(), type);
-  return ClipVisionConfig::from_json(fields.json());
+  tower.clip = ClipVisionConfig::from_json(fields.json());
+  return tower;
+}
+
+/// FastVlmConfig's: timm's FastViT, folded; its only layer and strategy.
+VisionTowerConfig read_fast_vlm_vision(const JsonFields& fields) {
+  nlohmann::json vision{{"architecture", "fastvit_mci3"}, {"model_args", {{"inference_mode", true}}}};
+  if (fields.has("vision_config")) vision = fields.json().at("vision_config");
+  if (!is_fastvit_config(vision))
+    throw RequestError("{}: vision_config {} is not supported; supported are timm's fastvit_mci3 and fastvit_mci4",
+                       fields.where(), vision.dump());
+  VisionTowerConfig tower;
+  tower.fastvit = FastVitConfig::from_json(vision);
+  tower.select_layers = {-1};
+  if (fields.has("vision_feature_layer") && read_layers(fields, "vision_feature_layer") != tower.select_layers)
+    throw RequestError("{}: vision_feature_layer is not -1, the only one a FastViT has", fields.where());
+  if (fields.text("vision_feature_select_strategy", "full") != "full")
+    throw RequestError("{}: vision_feature_select_strategy is not 'full'; a FastViT has no class token",
+                       fields.where());
+  return tower;
+}
+
+/// FastVlmConfig's default, Qwen2 7B with rows for the image tokens.
+nlohmann::json fast_vlm_text(const JsonFields& fields) {
+  nlohmann::json text{{"hidden_size", 3584},       {"vocab_size", 152128},     {"intermediate_size", 18944},
+                      {"num_attention_heads", 28}, {"num_key_value_heads", 4}, {"num_hidden_layers", 28}};
+  if (fields.has("text_config")) text = fields.json().at("text_config");
+  if (text.is_object() && !text.contains("model_type")) text["model_type"] = "qwen2";
+  return text;
 }
 
 std::unique_ptr<LanguageModel> with_embedding(nn::ModelLayout& layout, const LanguageConfig& config) {
@@ -55,35 +83,51 @@ LlavaConfig LlavaConfig::from_original(const nlohmann::json& json, const nlohman
   const JsonFields fields(json, "config.json");
   LlavaConfig config;
   config.language = LanguageConfig::from_json(json);
-  config.tower.clip = ClipVisionConfig::from_json(tower);
-  config.tower.select_layers = read_layers(fields, "mm_vision_select_layer");
-  config.tower.class_token = keeps_class_token(fields, "mm_vision_select_feature", "patch", "cls_patch");
+  if (is_fastvit_config(tower)) {  // whatever is to be selected: there is nothing to choose
+    config.tower.fastvit = FastVitConfig::from_json(tower);
+  } else {
+    config.tower.clip = ClipVisionConfig::from_json(tower);
+    config.tower.select_layers = read_layers(fields, "mm_vision_select_layer");
+    config.tower.class_token = keeps_class_token(fields, "mm_vision_select_feature", "patch", "cls_patch");
+  }
   config.projector_type = fields.text("mm_projector_type", "linear");
   config.max_length = fields.integer("tokenizer_model_max_length", 0);
   const std::string side = fields.text("tokenizer_padding_side", "right");
   if (side != "left" && side != "right")
     throw RequestError("config.json: tokenizer_padding_side '{}' is neither left nor right", side);
   config.pad_left = side == "left";
-  if (fields.integer("mm_hidden_size", config.tower.width()) != config.tower.width()) {
-    throw RequestError("config.json: mm_hidden_size {} is not the vision tower's {}", json.at("mm_hidden_size").dump(),
-                       config.tower.width());
-  }
+  // A FastViT's width may be known only once its weights were looked at.
+  if (!config.tower.fastvit) config.require_hidden_size(json);
   return config;
+}
+
+void LlavaConfig::require_hidden_size(const nlohmann::json& json) const {
+  const JsonFields fields(json, "config.json");
+  if (fields.integer("mm_hidden_size", tower.width()) == tower.width()) return;
+  throw RequestError("config.json: mm_hidden_size {} is not the vision tower's {}", json.at("mm_hidden_size").dump(),
+                     tower.width());
 }
 
 LlavaConfig LlavaConfig::from_transformers(const nlohmann::json& json) {
   const JsonFields fields(json, "config.json");
   LlavaConfig config;
+  const bool fast_vlm = fields.text("model_type", "llava") == "fast_vlm";
   nlohmann::json text = nlohmann::json::object();
-  if (fields.has("text_config")) text = json.at("text_config");
+  if (fast_vlm) {
+    text = fast_vlm_text(fields);
+    config.tower = read_fast_vlm_vision(fields);
+  } else {
+    if (fields.has("text_config")) text = json.at("text_config");
+    config.tower = read_vision(fields);
+    config.tower.select_layers = read_layers(fields, "vision_feature_layer");
+    config.tower.class_token = keeps_class_token(fields, "vision_feature_select_strategy", "default", "full");
+  }
   config.language = LanguageConfig::from_json(text, "config.json: text_config", true);
-  config.tower.clip = read_vision(fields);
-  config.tower.select_layers = read_layers(fields, "vision_feature_layer");
-  config.tower.class_token = keeps_class_token(fields, "vision_feature_select_strategy", "default", "full");
   config.projector_type = "mlp2x_gelu";
   config.projector_activation = nn::activation_from_name(fields.text("projector_hidden_act", "gelu"));
   config.projector_bias = fields.flag("multimodal_projector_bias", true);
-  config.image_token = fields.integer(fields.has("image_token_id") ? "image_token_id" : "image_token_index", 32000, 0);
+  config.image_token = fields.integer(fields.has("image_token_id") ? "image_token_id" : "image_token_index",
+                                      fast_vlm ? 151646 : 32000, 0);
   return config;
 }
 

@@ -26,12 +26,27 @@ bool is_other_half_of_clip(std::string_view name) {
          name.starts_with("visual_projection") || name.starts_with("logit_scale");
 }
 
+bool is_transformers_form(const nlohmann::json& config) {
+  return config.contains("text_config") || config.contains("vision_config") ||
+         config.value("model_type", nlohmann::json()) == "fast_vlm";
+}
+
+/// A FastViT's form, and its sizes where nothing tells them, are those of the weights: the model's, or its own
+/// folder's.
+void fit_tower(LlavaFolder& folder) {
+  if (!folder.llava.tower.fastvit) return;
+  FastVitConfig& tower = *folder.llava.tower.fastvit;
+  if (!folder.tower.empty() && io::find_weights(folder.tower)) tower.fit_to_weights(*io::open_weights(folder.tower));
+  if (io::find_weights(folder.folder)) tower.fit_to_weights(*io::open_weights(folder.folder), "vision_tower.");
+}
+
 }  // namespace
 
 bool is_llava_config(const nlohmann::json& config) {
   const auto type = config.find("model_type");
   if (type == config.end() || !type->is_string()) return false;
-  constexpr std::array kTypes{"llava", "llava_llama", "llava_mistral", "llava_qwen2", "llava_qwen", "llava_mpt"};
+  constexpr std::array kTypes{"llava",      "llava_llama", "llava_mistral", "llava_qwen2",
+                              "llava_qwen", "llava_mpt",   "fast_vlm"};
   return std::find(kTypes.begin(), kTypes.end(), type->get<std::string>()) != kTypes.end();
 }
 
@@ -40,17 +55,29 @@ LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   out.folder = fs::weakly_canonical(request.folder);
   out.config = read_folder_config(out.folder, "--model");
   out.config.update(request.settings);
-  if (out.config.contains("text_config") || out.config.contains("vision_config")) {
+  if (is_transformers_form(out.config)) {
     out.llava = LlavaConfig::from_transformers(out.config);
+    fit_tower(out);
     return out;
   }
   const auto name = request.vision_tower.empty() ? tower_name(out.config, out.folder) : request.vision_tower;
-  out.tower = find_tower(name, out.folder, request.hub_dir);
-  out.llava = LlavaConfig::from_original(out.config, vision_part(read_folder_config(out.tower, "--vision_tower")));
+  nlohmann::json tower = built_in_tower(name, out.folder, request.hub_dir);
+  if (tower.is_null()) {
+    out.tower = find_tower(name, out.folder, request.hub_dir);
+    tower = vision_part(read_folder_config(out.tower, "--vision_tower"));
+  }
+  out.llava = LlavaConfig::from_original(out.config, tower);
+  fit_tower(out);
+  out.llava.require_hidden_size(out.config);
   return out;
 }
 
-std::optional<std::string> llava_layout_name(const std::string& file_name, const std::string& base) {
+std::optional<std::string> llava_layout_name(const std::string& name, const LlavaConfig& config) {
+  return llava_layout_name(name, config.language.base(), config.tower.fastvit ? &*config.tower.fastvit : nullptr);
+}
+
+std::optional<std::string> llava_layout_name(const std::string& file_name, const std::string& base,
+                                             const FastVitConfig* fastvit) {
   const auto plain = io::unwrapped_name(file_name);
   if (!plain || io::is_recomputed_buffer(*plain)) return std::nullopt;
   std::string name = *plain;
@@ -70,6 +97,10 @@ std::optional<std::string> llava_layout_name(const std::string& file_name, const
   const std::string tower = base + "." + std::string(kTower);
   if (name.starts_with(tower)) {
     const std::string rest = name.substr(tower.size());
+    if (fastvit != nullptr) {
+      const auto own = fastvit_name(rest, *fastvit);
+      return own ? std::optional(tower + *own) : std::nullopt;
+    }
     if (is_other_half_of_clip(rest)) return std::nullopt;
     // transformers 5 saves the tower without its own prefix.
     if (!rest.starts_with("vision_model.")) name = tower + "vision_model." + rest;
@@ -81,15 +112,19 @@ io::SourcePtr open_llava_weights(const LlavaFolder& folder) {
   std::vector<io::SourcePtr> sources{io::open_weights(folder.folder)};
   if (!folder.tower.empty() && io::find_weights(folder.tower)) {
     const std::string prefix = folder.llava.language.base() + "." + std::string(kTower);
-    const auto rename = [prefix](std::string_view name) -> std::optional<std::string> {
+    const auto& fastvit = folder.llava.tower.fastvit;
+    const auto rename = [prefix, fastvit](std::string_view name) -> std::optional<std::string> {
+      if (fastvit) {
+        const auto own = fastvit_name(std::string(name), *fastvit);
+        return own ? std::optional(prefix + *own) : std::nullopt;
+      }
       if (is_other_half_of_clip(name)) return std::nullopt;
       return prefix + (name.starts_with("vision_model.") ? "" : "vision_model.") + std::string(name);
     };
     // The model's own files may hold the tower as well, under other names: only what they lack is taken from here.
-    const std::string base = folder.llava.language.base();
     std::vector<std::string> own;
     for (const io::TensorInfo& tensor : sources.front()->tensors()) {
-      if (const auto name = llava_layout_name(tensor.name, base)) own.push_back(*name);
+      if (const auto name = llava_layout_name(tensor.name, folder.llava)) own.push_back(*name);
     }
     std::sort(own.begin(), own.end());
     sources.push_back(std::make_shared<io::RenamedSource>(

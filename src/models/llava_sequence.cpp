@@ -139,11 +139,10 @@ Host to_host_batch(const LlavaBatch& batch, const LlavaConfig& config) {
     require(!other.defined() || other.sizes() == batch.input_ids.sizes(),
             "attention_mask and labels must be shaped like input_ids");
   }
-  const std::int64_t side = config.tower.clip.image_size;
-  require(batch.images.defined() && batch.images.dim() == 4 && batch.images.size(1) == 3 &&
-              batch.images.size(2) == side && batch.images.size(3) == side,
-          fmt::format("pictures must be [N,3,{0},{0}]", side));
-  Host host{batch.input_ids.size(0), batch.input_ids.size(1), batch.images.size(0), config.tower.tokens(), {}, {}};
+  require(batch.images.defined() && batch.images.dim() == 4 && batch.images.size(1) == 3,
+          "pictures must be [N,3,height,width]");
+  const std::int64_t tokens = config.tower.tokens(batch.images.size(2), batch.images.size(3));
+  Host host{batch.input_ids.size(0), batch.input_ids.size(1), batch.images.size(0), tokens, {}, {}};
   host.ids = to_host(batch.input_ids);
   host.mask =
       batch.attention_mask.defined() ? to_host(batch.attention_mask) : std::vector<std::int64_t>(host.ids.size(), 1);

@@ -5,6 +5,7 @@
 
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/models/fastvit.hpp"
 
 namespace tessera::models {
 
@@ -19,7 +20,9 @@ nlohmann::json read_folder_config(const fs::path& folder, const char* flag) {
   return json;
 }
 
-fs::path find_tower(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
+namespace {
+
+std::vector<fs::path> places_of(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
   std::vector<fs::path> places;
   if (fs::path(name).is_absolute()) {
     places = {name};
@@ -30,8 +33,23 @@ fs::path find_tower(const std::string& name, const fs::path& beside, const std::
     places.push_back(fs::path(hub_dir) / name);
     places.push_back(fs::path(hub_dir) / fs::path(name).filename());
   }
+  return places;
+}
+
+}  // namespace
+
+nlohmann::json built_in_tower(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
+  for (const auto& place : places_of(name, beside, hub_dir)) {
+    if (fs::exists(place / "config.json")) return nullptr;
+  }
+  const auto tower = FastVitConfig::from_name(name);
+  if (!tower) return nullptr;
+  return {{"model_name", "fastvithd"}, {"image_size", tower->image_size}};
+}
+
+fs::path find_tower(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
   std::string tried;
-  for (const auto& place : places) {
+  for (const auto& place : places_of(name, beside, hub_dir)) {
     if (fs::exists(place / "config.json")) return fs::weakly_canonical(place);
     tried += (tried.empty() ? "" : ", ") + place.string();
   }

@@ -14,6 +14,10 @@ nlohmann::json read_folder_config(const std::filesystem::path& folder, const cha
 std::filesystem::path find_tower(const std::string& name, const std::filesystem::path& beside,
                                  const std::string& hub_dir);
 
+/// Settings of a tower that a name alone describes ("mobileclip_l_1024"), where no folder is called so; null for other
+/// names.
+nlohmann::json built_in_tower(const std::string& name, const std::filesystem::path& beside, const std::string& hub_dir);
+
 /// mm_vision_tower, or vision_tower of LISA's early configs.
 std::string tower_name(const nlohmann::json& config, const std::filesystem::path& folder);
 

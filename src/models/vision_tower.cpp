@@ -42,10 +42,32 @@ class ClipTower final : public VisionTower {
   ClipVision clip_;
 };
 
+class FastVitTower final : public VisionTower {
+ public:
+  FastVitTower(nn::ModelLayout& layout, const FastVitConfig& config, const std::string& prefix)
+      : network_(layout, config, prefix + ".model") {}
+
+  at::Tensor features(const at::Tensor& pixels, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const override {
+    return FastVit::tokens(network_.forward(pixels, runner, ctx));
+  }
+
+ private:
+  FastVit network_;
+};
+
 }  // namespace
+
+std::int64_t VisionTowerConfig::tokens(std::int64_t height, std::int64_t width) const {
+  if (fastvit) return fastvit->map_side(height) * fastvit->map_side(width);
+  if (height != clip.image_size || width != clip.image_size)
+    throw RequestError("the vision tower takes pictures of {0} x {0} pixels, not {1} x {2}", clip.image_size, height,
+                       width);
+  return tokens();
+}
 
 std::unique_ptr<VisionTower> make_vision_tower(nn::ModelLayout& layout, const VisionTowerConfig& config,
                                                const std::string& prefix) {
+  if (config.fastvit) return std::make_unique<FastVitTower>(layout, *config.fastvit, prefix);
   return std::make_unique<ClipTower>(layout, config, prefix);
 }
 

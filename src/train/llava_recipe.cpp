@@ -44,6 +44,12 @@ class LlavaRecipe final : public Recipe {
   explicit LlavaRecipe(const TrainConfig& config)
       : config_(config),
         folder_(models::read_llava_folder({config.version, config.vision_tower, config.hub_dir, settings_of(config)})) {
+    if (folder_.llava.tower.fastvit) {
+      throw RequestError(
+          "--version {}: its vision tower is a FastViTHD, which forward and plan run; --recipe llava trains beside "
+          "CLIP",
+          config.version);
+    }
     if (folder_.tower.empty()) {
       throw RequestError(
           "--version {}: config.json is in transformers' form (text_config, vision_config); --recipe llava trains "

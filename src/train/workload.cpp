@@ -1,6 +1,7 @@
 #include "tessera/train/workload.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <variant>
 
@@ -129,6 +130,41 @@ void add_clip(const nn::ModelLayout& layout, const models::ClipVisionConfig& c, 
   }
 }
 
+// The units of a FastViT lie in the order in which it runs: the stem, of each stage the downsampling, the positions and
+// the blocks, the expansion at the end.
+void add_fastvit(const nn::ModelLayout& layout, const models::FastVitConfig& c, const BatchShape& s,
+                 std::int64_t element, shard::Workload& work) {
+  std::size_t next = 0;
+  const auto take = [&](std::int64_t pixels, std::int64_t width, std::int64_t inner, std::int64_t inputs) {
+    while (!has(layout.units()[next], "vision_tower.")) ++next;
+    auto& w = work.units[next];
+    w = vision_block(layout.units()[next], s.images * pixels, width, inner, 0, element);
+    w.inputs = s.images * inputs * element;
+    ++next;
+    return &w;
+  };
+  const auto half = (c.image_size + 1) / 2;
+  auto side = (half + 1) / 2;
+  auto before = c.stages.front().width;
+  take(half * half, before, before, 3 * c.image_size * c.image_size);
+  for (const auto& stage : c.stages) {
+    if (stage.down_index >= 0) {
+      const auto larger = side * side * before;
+      side = (side + 1) / 2;
+      take(side * side, stage.width, stage.width, larger);
+    }
+    const auto pixels = side * side;
+    if (stage.position_index >= 0) take(pixels, stage.width, 0, pixels * stage.width);
+    for (std::int64_t b = 0; b < stage.blocks; ++b) {
+      auto* w = take(pixels, stage.width, stage.inner(), pixels * stage.width);
+      if (stage.mixer == models::TokenMixer::attention)
+        attention(static_cast<double>(s.images), static_cast<double>(pixels), static_cast<double>(stage.width), *w);
+    }
+    before = stage.width;
+  }
+  take(side * side, c.width(), 0, side * side * before);
+}
+
 // Windows attend inside, global blocks over the whole grid; relative positions need the scores whole.
 void add_sam_encoder(const nn::ModelLayout& layout, const models::SamConfig& c, const BatchShape& s,
                      std::int64_t element, shard::Workload& work) {
@@ -246,8 +282,8 @@ shard::Workload lisa_workload(const nn::ModelLayout& layout, const models::LisaC
                               std::int64_t element) {
   auto work = language_workload(layout, config.language, shape, element);
   add_clip(layout, config.clip, shape, element, work);
-  add_projector(layout, {config.clip, {config.select_layer}, false}, config.language.hidden_size(), shape, element,
-                work);
+  add_projector(layout, {config.clip, std::nullopt, {config.select_layer}, false}, config.language.hidden_size(), shape,
+                element, work);
   add_sam_encoder(layout, config.sam, shape, element, work);
   add_mask_head(layout, config, shape, element, work);
   const auto picture = pixels(config.sam.image_size) + pixels(config.clip.image_size);
@@ -259,9 +295,13 @@ shard::Workload lisa_workload(const nn::ModelLayout& layout, const models::LisaC
 shard::Workload llava_workload(const nn::ModelLayout& layout, const models::LlavaConfig& config,
                                const BatchShape& shape, std::int64_t element) {
   auto work = language_workload(layout, config.language, shape, element);
-  add_clip(layout, config.tower.clip, shape, element, work);
+  if (config.tower.fastvit) {
+    add_fastvit(layout, *config.tower.fastvit, shape, element, work);
+  } else {
+    add_clip(layout, config.tower.clip, shape, element, work);
+  }
   add_projector(layout, config.tower, config.language.hidden_size(), shape, element, work);
-  work.batches += 4 * shape.micro_batches * shape.images * pixels(config.tower.clip.image_size) + shape.read_ahead;
+  work.batches += 4 * shape.micro_batches * shape.images * pixels(config.tower.image_size()) + shape.read_ahead;
   return work;
 }
 

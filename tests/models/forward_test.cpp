@@ -47,6 +47,11 @@ INSTANTIATE_TEST_SUITE_P(Models, ForwardGolden,
                                          "sam_package", "sam_package_free_size", "lisa_linear", "lisa_mlp"),
                          [](const auto& instance) { return std::string(instance.param); });
 
+INSTANTIATE_TEST_SUITE_P(FastVit, ForwardGolden,
+                         testing::Values("fastvit_apple_branches", "fastvit_apple_folded", "fastvit_timm_branches",
+                                         "fastvit_timm_folded"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
 INSTANTIATE_TEST_SUITE_P(Language, ForwardGolden,
                          testing::Values("llama_dynamic_rope", "qwen2_tied_right_padded", "qwen2_grouped_left_padded",
                                          "qwen2_windowed", "mistral_windowed", "mpt_three_heads_clipped",
@@ -58,7 +63,8 @@ INSTANTIATE_TEST_SUITE_P(LisaFamilies, ForwardGolden, testing::Values("lisa_qwen
 
 INSTANTIATE_TEST_SUITE_P(Llava, ForwardGolden,
                          testing::Values("llava_original_llama", "llava_original_qwen2", "llava_original_mpt",
-                                         "llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt"),
+                                         "llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt", "fastvlm_apple",
+                                         "fastvlm_transformers"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 TEST(Forward, LlavaTakesTextAlone) {

@@ -1,8 +1,9 @@
 #pragma once
 /// LlavaFolder: what a model folder says of a LLaVA, in any of its public forms, before any weight is read.
 ///   original      config.json with the language model's keys and mm_…; the tower's weights in the model's or in the
-///                 folder that mm_vision_tower names, which describes the tower in either case
-///   transformers  config.json with text_config and vision_config (llava-hf), names of any generation
+///                 folder that mm_vision_tower names, which describes the tower in either case; or mm_vision_tower is
+///                 a built-in tower's name (mobileclip_l_1024), whose weights are in the model's
+///   transformers  config.json with text_config and vision_config (llava-hf, FastVLM), names of any generation
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -23,7 +24,7 @@ struct LlavaFolderRequest {
 
 struct LlavaFolder {
   std::filesystem::path folder;
-  std::filesystem::path tower;  ///< the tower's folder, absolute; empty in transformers' form
+  std::filesystem::path tower;  ///< the tower's folder, absolute; empty when it has none of its own
   nlohmann::json config;        ///< config.json
   LlavaConfig llava;
 };
@@ -35,8 +36,11 @@ bool is_llava_config(const nlohmann::json& config);
 LlavaFolder read_llava_folder(const LlavaFolderRequest& request);
 
 /// The layout's name for a tensor of LLaVA in any public naming, wrappers of PEFT and DeepSpeed removed; nothing for
-/// buffers that are computed anew and for what LLaVA has not. base: LanguageConfig::base.
-std::optional<std::string> llava_layout_name(const std::string& name, const std::string& base);
+/// buffers that are computed anew and for what LLaVA has not. base: LanguageConfig::base; fastvit: the tower, null: it
+/// is CLIP.
+std::optional<std::string> llava_layout_name(const std::string& name, const std::string& base,
+                                             const FastVitConfig* fastvit = nullptr);
+std::optional<std::string> llava_layout_name(const std::string& name, const LlavaConfig& config);
 
 /// The weights under the names of the files, the tower's folder's under "<base>.vision_tower.vision_tower."; what the
 /// model's own files hold comes first. `llava_layout_name` turns them into the layout's.

@@ -48,6 +48,7 @@ int run_train(const std::vector<std::string>& args, Session& session);
 int run_eval(const std::vector<std::string>& args, Session& session);
 int run_forward(const std::vector<std::string>& args, Session& session);
 int run_merge(const std::vector<std::string>& args, Session& session);
+int run_reparameterize(const std::vector<std::string>& args, Session& session);
 int run_plan(const std::vector<std::string>& args, Session& session);
 int run_tokenize(const std::vector<std::string>& args, Session& session);
 int run_preprocess(const std::vector<std::string>& args, Session& session);

@@ -25,8 +25,8 @@ void bind(Options& options, ForwardFlags& flags, models::ForwardRequest& request
   options.add("model", &flags.model, "model folder", {.group = "Model", .required = true});
   options.add("adapter", &flags.adapters, "PEFT folder(s)", model);
   options.add("merge", &request.merge, "merge the adapters into the weights first", model);
-  options.add("vision_tower", &request.vision_tower, "CLIP folder of a LISA; default: the one that config.json names",
-              model);
+  options.add("vision_tower", &request.vision_tower,
+              "folder of a LLaVA's or LISA's tower; default: the one that config.json names", model);
   options.add("vision_pretrained", &request.vision_pretrained, "SAM weights of a LISA whose folder has none", model);
   options.add("hub_dir", &request.hub_dir, "folder in which model names are looked up", model);
   options.add("select_layer", &request.select_layer, "CLIP: the hidden state that `selected.*` is", model);

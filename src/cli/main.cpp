@@ -23,13 +23,14 @@ constexpr std::array kCommands{
     Command{"preprocess", "an image as the vision towers get it", run_preprocess},
     Command{"forward", "run a model once on recorded inputs", run_forward},
     Command{"merge", "merge an adapter into a model folder", run_merge},
+    Command{"reparameterize", "fold a FastViTHD's training branches", run_reparameterize},
     Command{"plan", "sizes, memory and traffic of a run, without weights", run_plan},
 };
 
 std::string usage() {
   std::string text =
       "tessera: trains LISA-class and LLaVA models on MPI ranks, ZeRO-3 style\n\nusage: tessera COMMAND [flags]\n\n";
-  for (const auto& c : kCommands) text += fmt::format("  {:<12}{}\n", c.name, c.about);
+  for (const auto& c : kCommands) text += fmt::format("  {:<16}{}\n", c.name, c.about);
   return text + "\ntessera COMMAND --help lists the flags of a command; tessera --version tells the version.\n";
 }
 

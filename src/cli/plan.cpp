@@ -113,6 +113,14 @@ std::string grouped(std::int64_t n) {
   return text;
 }
 
+// Config of a LLaVA that cannot become a LISA: transformers' form, or a tower that is no CLIP.
+bool is_llava_alone(const nlohmann::json& config) {
+  if (config.contains("text_config") || config.value("model_type", nlohmann::json()) == "fast_vlm") return true;
+  const auto tower = config.find("mm_vision_tower");
+  return tower != config.end() && tower->is_string() &&
+         models::FastVitConfig::from_name(tower->get<std::string>()).has_value();
+}
+
 // A LISA or a LLaVA, whose units are added to the layout.
 using ModelConfig = std::variant<models::LisaConfig, models::LlavaConfig>;
 ModelConfig add_model(nn::ModelLayout& layout, const std::string& name) {
@@ -131,7 +139,7 @@ ModelConfig add_model(nn::ModelLayout& layout, const std::string& name) {
   const io::ModelFolder folder(name);
   const auto& config = folder.config().raw();
   const bool finished = config.contains("train_mask_decoder") || config.contains("sam_config");
-  if (!finished && config.contains("text_config")) return llava(models::read_llava_folder({name, "", ""}).llava);
+  if (!finished && is_llava_alone(config)) return llava(models::read_llava_folder({name, "", ""}).llava);
   return lisa(models::read_lisa_folder({name, "", "", ""}).lisa);
 }
 

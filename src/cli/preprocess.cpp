@@ -10,6 +10,7 @@
 #include "tessera/core/json.hpp"
 #include "tessera/image/preprocess.hpp"
 #include "tessera/io/tensor_file.hpp"
+#include "tessera/models/fastvit.hpp"
 
 namespace tessera::cli {
 
@@ -26,6 +27,23 @@ struct Flags {
   std::string outputs;
 };
 
+// What a model folder says of its pictures: the processor's own file, else its FastViTHD, whose pixels lie in [0, 1].
+// Nothing: CLIP ViT-L/14's.
+image::ClipImageConfig processor_of(const fs::path& model) {
+  const auto processor = model / "preprocessor_config.json";
+  if (fs::exists(processor)) return image::clip_config_from_json(read_file(processor), processor.string());
+  const auto path = model / "config.json";
+  if (!fs::exists(path)) return {};
+  const auto config = read_json(path).raw();
+  if (models::is_fastvit_config(config))
+    return image::unit_image_config(models::FastVitConfig::from_json(config).image_size);
+  if (config.is_object() && config.contains("mm_vision_tower") && config.at("mm_vision_tower").is_string()) {
+    const auto tower = models::FastVitConfig::from_name(config.at("mm_vision_tower").get<std::string>());
+    if (tower) return image::unit_image_config(tower->image_size);
+  }
+  return {};
+}
+
 // The processor of --model, brought to --size; without a model CLIP ViT-L/14's.
 image::PreprocessRequest request_of(const Flags& flags) {
   image::PreprocessRequest request;
@@ -36,8 +54,7 @@ image::PreprocessRequest request_of(const Flags& flags) {
     request.clip = image::with_size({}, request.size);
     return request;
   }
-  const auto processor = fs::path(flags.model) / "preprocessor_config.json";
-  if (fs::exists(processor)) request.clip = image::clip_config_from_json(read_file(processor), processor.string());
+  request.clip = processor_of(flags.model);
   if (flags.size > 0) request.clip = image::with_size(request.clip, flags.size);
   const auto config = fs::path(flags.model) / "config.json";
   if (request.aspect == image::Aspect::anyres && fs::exists(config)) {
@@ -65,8 +82,10 @@ int run_preprocess(const std::vector<std::string>& args, Session&) {
               {.group = "Input", .unit = "pixels", .min = 0});
   options.add("aspect", &flags.aspect, "how CLIP's picture becomes a square",
               {.group = "Input", .choices = {"square", "pad", "anyres"}});
-  options.add("model", &flags.model, "folder with preprocessor_config.json and, for anyres, config.json",
-              {.group = "Input"});
+  options.add(
+      "model", &flags.model,
+      "folder with preprocessor_config.json, or config.json that names a mobileclip tower; for anyres config.json",
+      {.group = "Input"});
   options.add("outputs", &flags.outputs, "safetensors file to write", {.group = "Output", .required = true});
   if (!parse(options, args)) return 0;
 

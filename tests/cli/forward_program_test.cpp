@@ -43,17 +43,16 @@ TEST_P(ShardedForward, GivesTheGoldensOutputsAndGradients) {
             10);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cli, ShardedForward,
-                         testing::Combine(testing::Values("llama_grouped_left_padded", "llama_tied_llama3_rope",
-                                                          "clip_30px_gelu", "sam_facebook_names", "sam_package",
-                                                          "lisa_linear", "lora_all_rslora", "qwen2_tied_right_padded",
-                                                          "mpt_five_heads_left_padded", "llava_original_mpt",
-                                                          "llava_hf_qwen2", "lisa_mpt"),
-                                          testing::Values(1, 2, 3)),
-                         [](const auto& instance) {
-                           return std::string(std::get<0>(instance.param)) + "_on_" +
-                                  std::to_string(std::get<1>(instance.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Cli, ShardedForward,
+    testing::Combine(testing::Values("llama_grouped_left_padded", "llama_tied_llama3_rope", "clip_30px_gelu",
+                                     "sam_facebook_names", "sam_package", "lisa_linear", "lora_all_rslora",
+                                     "qwen2_tied_right_padded", "mpt_five_heads_left_padded", "llava_original_mpt",
+                                     "llava_hf_qwen2", "lisa_mpt", "fastvit_timm_branches", "fastvlm_apple"),
+                     testing::Values(1, 2, 3)),
+    [](const auto& instance) {
+      return std::string(std::get<0>(instance.param)) + "_on_" + std::to_string(std::get<1>(instance.param));
+    });
 
 TEST(ForwardProgram, EndsWithStatusTwoOnARequestItCannotHonour) {
   const testing_support::TempDir dir;
@@ -77,6 +76,23 @@ TEST(MergeProgram, AMergedFolderRunsAsTheAdapterBesideItsBase) {
   EXPECT_EQ(testing_support::expect_all_close(io::read_tensors(dir / "out.safetensors"),
                                               io::read_tensors(model / "expected.safetensors"), {"merged.", "grad."}),
             3);
+}
+
+TEST(ReparameterizeProgram, AFoldedFolderRunsAsTheBranches) {
+  const testing_support::TempDir dir;
+  const fs::path model = golden_model("fastvit_apple_branches");
+  const RunResult fold =
+      tessera("reparameterize --model " + model.string() + " --output_dir " + (dir / "folded").string());
+  ASSERT_EQ(fold.status, 0) << fold.output;
+  fs::copy(model / "inputs.safetensors", dir / "folded/inputs.safetensors");
+  const RunResult run = tessera(forward(dir / "folded", dir / "out.safetensors"), 2);
+  ASSERT_EQ(run.status, 0) << run.output;
+  EXPECT_EQ(testing_support::expect_all_close(io::read_tensors(dir / "out.safetensors"),
+                                              io::read_tensors(model / "expected.safetensors"), {"grad."}),
+            3);
+  EXPECT_EQ(tessera("reparameterize --model " + (dir / "folded").string() + " --output_dir " + (dir / "again").string())
+                .status,
+            2);
 }
 
 }  // namespace

@@ -95,6 +95,27 @@ TEST(Workload, LlavaHasATowerAndNoMasks) {
   }
 }
 
+TEST(Workload, FastVitsUnitsHaveTheirOwnSizes) {
+  nn::ModelLayout layout;
+  auto config = models::llava_preset(models::llava_preset_names().front());
+  config.tower.fastvit = models::FastVitConfig::hd();
+  const models::LlavaModel model(layout, config);
+  BatchShape shape;
+  shape.images = 1;
+  const auto work = llava_workload(layout, config, shape, 2);
+  double flop = 0;
+  for (std::size_t u = 0; u < work.units.size(); ++u) {
+    const auto& unit = layout.units()[u];
+    if (unit.idle || unit.name.find("vision_tower") == std::string::npos) continue;
+    EXPECT_GT(work.units[u].forward_extra, 0) << unit.name;
+    flop += work.units[u].forward_flop;
+  }
+  // Twice the published weights of each stage (160320, 3693312, 28929024, 28498944, 56810496) at each of its 256²,
+  // 128², 64², 32², 16² pixels are 0.47e12; what stands between the stages adds a little.
+  EXPECT_GT(flop, 0.47e12);
+  EXPECT_LT(flop, 0.55e12);
+}
+
 TEST(Workload, EveryUnitOfLisaThatRunsHasWork) {
   nn::ModelLayout layout;
   const auto config = models::lisa_preset("lisa-7b");

@@ -47,6 +47,7 @@ int run_inspect(const std::vector<std::string>& args, Session& session);
 int run_train(const std::vector<std::string>& args, Session& session);
 int run_eval(const std::vector<std::string>& args, Session& session);
 int run_forward(const std::vector<std::string>& args, Session& session);
+int run_compose(const std::vector<std::string>& args, Session& session);
 int run_merge(const std::vector<std::string>& args, Session& session);
 int run_reparameterize(const std::vector<std::string>& args, Session& session);
 int run_plan(const std::vector<std::string>& args, Session& session);

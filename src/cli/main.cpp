@@ -23,6 +23,7 @@ constexpr std::array kCommands{
     Command{"preprocess", "an image as the vision towers get it", run_preprocess},
     Command{"forward", "run a model once on recorded inputs", run_forward},
     Command{"merge", "merge an adapter into a model folder", run_merge},
+    Command{"compose", "build a LLaVA from a language model and a CLIP", run_compose},
     Command{"reparameterize", "fold a FastViTHD's training branches", run_reparameterize},
     Command{"plan", "sizes, memory and traffic of a run, without weights", run_plan},
 };

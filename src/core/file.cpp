@@ -80,7 +80,7 @@ PartialPath& PartialPath::operator=(PartialPath&& other) noexcept {
 
 PartialPath::~PartialPath() {
   std::error_code ignored;
-  if (!partial_.empty()) fs::remove(partial_, ignored);
+  if (!partial_.empty()) fs::remove_all(partial_, ignored);
 }
 
 void PartialPath::commit() {

@@ -1,5 +1,7 @@
 #include "tessera/io/model_writer.hpp"
 
+#include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -31,6 +33,23 @@ bool is_weight_file(std::string_view name, std::string_view stem) {
 }
 
 }  // namespace
+
+std::int64_t shard_bytes_from_text(std::string_view text) {
+  constexpr std::array kUnits{std::pair{std::string_view(""), std::int64_t{1}},
+                              std::pair{std::string_view("KB"), std::int64_t{1000}},
+                              std::pair{std::string_view("MB"), std::int64_t{1000000}},
+                              std::pair{std::string_view("GB"), std::int64_t{1000000000}},
+                              std::pair{std::string_view("KiB"), std::int64_t{1} << 10},
+                              std::pair{std::string_view("MiB"), std::int64_t{1} << 20},
+                              std::pair{std::string_view("GiB"), std::int64_t{1} << 30}};
+  std::int64_t number = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit = text.substr(static_cast<std::size_t>(end - text.data()));
+  for (const auto& [name, bytes] : kUnits) {
+    if (problem == std::errc() && unit == name && number > 0 && number <= INT64_MAX / bytes) return number * bytes;
+  }
+  throw RequestError("a shard size cannot be '{}'; write bytes or a number with KB, MB, GB, KiB, MiB or GiB", text);
+}
 
 ShardPlan plan_shards(const std::vector<TensorInfo>& table, std::int64_t shard_bytes, const std::string& stem) {
   ShardPlan plan;

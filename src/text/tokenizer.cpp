@@ -192,17 +192,20 @@ const std::string& Tokenizer::content_hash() const {
   return impl_->hash;
 }
 
-Tokenizer load_tokenizer(const std::filesystem::path& path, const TokenizerRules& rules) {
-  const Folder folder = read_folder(path);
+std::unique_ptr<const Tokenizer::Impl> make_tokenizer(const Folder& folder, const TokenizerRules& rules) {
   switch (folder.kind) {
     case Kind::sentencepiece:
-      return Tokenizer(make_sentencepiece_tokenizer(folder, rules));
+      return make_sentencepiece_tokenizer(folder, rules);
     case Kind::vocab_and_merges:
-      return Tokenizer(make_bpe_tokenizer(folder, rules));
+      return make_bpe_tokenizer(folder, rules);
     case Kind::tokenizer_json:
-      return Tokenizer(make_json_tokenizer(folder, rules));
+      return make_json_tokenizer(folder, rules);
   }
-  throw RunError("text: unknown kind of tokenizer in '{}'", path.string());
+  throw RunError("text: unknown kind of tokenizer in '{}'", folder.path.string());
+}
+
+Tokenizer load_tokenizer(const std::filesystem::path& path, const TokenizerRules& rules) {
+  return Tokenizer(make_tokenizer(read_folder(path), rules));
 }
 
 }  // namespace tessera::text

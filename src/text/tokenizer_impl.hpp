@@ -41,5 +41,7 @@ std::string clean_up_spaces(std::string text);
 std::unique_ptr<const Tokenizer::Impl> make_sentencepiece_tokenizer(const Folder& folder, const TokenizerRules& rules);
 std::unique_ptr<const Tokenizer::Impl> make_bpe_tokenizer(const Folder& folder, const TokenizerRules& rules);
 std::unique_ptr<const Tokenizer::Impl> make_json_tokenizer(const Folder& folder, const TokenizerRules& rules);
+/// The one of these that the folder's kind asks for.
+std::unique_ptr<const Tokenizer::Impl> make_tokenizer(const Folder& folder, const TokenizerRules& rules);
 
 }  // namespace tessera::text

@@ -99,5 +99,16 @@ TEST(ModelWriter, NamesATensorThatIsNotWhole) {
   EXPECT_FALSE(fs::exists(dir / "model.safetensors.index.json"));
 }
 
+TEST(ShardBytes, AreWrittenAsTransformersWritesThem) {
+  for (const auto& [text, bytes] :
+       {std::pair("5GB", std::int64_t{5'000'000'000}), std::pair("200MB", std::int64_t{200'000'000}),
+        std::pair("3KiB", std::int64_t{3072}), std::pair("17", std::int64_t{17})}) {
+    EXPECT_EQ(shard_bytes_from_text(text), bytes) << text;
+  }
+  for (const char* text : {"", "GB", "5 GB", "-1GB", "0", "5gb", "1.5GB", "9999999999GB", "99999999999999999999"}) {
+    EXPECT_THROW(shard_bytes_from_text(text), RequestError) << text;
+  }
+}
+
 }  // namespace
 }  // namespace tessera::io

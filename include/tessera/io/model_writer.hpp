@@ -29,6 +29,10 @@ struct ShardPlan {
 ShardPlan plan_shards(const std::vector<TensorInfo>& table, std::int64_t shard_bytes,
                       const std::string& stem = "model");
 
+/// transformers' max_shard_size: bytes, or a number with KB, MB, GB (of 1000) or KiB, MiB, GiB (of 1024), "5GB".
+/// Throws RequestError for anything else and for sizes below one byte.
+std::int64_t shard_bytes_from_text(std::string_view text);
+
 class ModelWriter {
  public:
   static constexpr std::int64_t kDefaultShardBytes = 5'000'000'000;  ///< transformers' "5GB"

@@ -8,6 +8,7 @@
 #include "tessera/core/progress.hpp"
 #include "tessera/io/tensor_file.hpp"
 #include "tessera/models/forward.hpp"
+#include "tessera/models/local_weights.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/train/model_setup.hpp"
 
@@ -102,7 +103,9 @@ int run_forward(const std::vector<std::string>& args, Session& session) {
     engine = std::make_unique<shard::Engine>(model->layout(), devices.fabric(), config);
     shard::LoadPolicy policy;
     policy.progress = progress_style(devices.fabric().rank());
-    engine->load(model->weights(), policy);
+    const auto report = engine->load(model->weights(), policy);
+    const auto unexpected = models::unexpected_text(report.unused, model->layout());
+    if (!unexpected.empty() && devices.fabric().rank() == 0) session.log().warn("{}", unexpected);
   });
   engine->settle();
   const auto outputs = run_sharded(request, *model, inputs, *engine);

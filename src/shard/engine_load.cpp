@@ -86,9 +86,12 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
       }
     }
   }
-  if (!problems.empty()) throw RequestError("weights do not fit the model:{}", problems);
   for (const auto& info : source.tensors()) {
     if (!taken.contains(info.name)) report.unused.push_back(info.name);
+  }
+  if (!problems.empty()) {
+    for (const auto& name : report.unused) problems += fmt::format("\n  unexpected: {}", name);
+    throw RequestError("weights do not fit the model:{}", problems);
   }
 
   const at::NoGradGuard no_grad;

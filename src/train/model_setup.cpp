@@ -6,6 +6,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/progress.hpp"
 #include "tessera/io/model_folder.hpp"
+#include "tessera/models/local_weights.hpp"
 #include "tessera/train/machine.hpp"
 
 namespace tessera::train {
@@ -41,20 +42,14 @@ shard::LoadPolicy policy_of(const Recipe& recipe, const TrainConfig& config, std
   return policy;
 }
 
-void report(const shard::LoadReport& r, const Log& log) {
+void report(const shard::LoadReport& r, const nn::ModelLayout& layout, int rank, const Log& log) {
   if (!r.initialized.empty()) {
     log.info("drawn, since no file holds them: {} tensors ({}{})", r.initialized.size(), r.initialized.front(),
              r.initialized.size() > 1 ? ", …" : "");
   }
   for (const auto& name : r.extended) log.info("{}: rows of the added tokens were drawn", name);
-  std::vector<std::string> strange;
-  for (const auto& name : r.unused) {
-    if (!name.ends_with("rotary_emb.inv_freq") && !name.ends_with("position_ids") &&
-        name.find("text_model.") == std::string::npos)
-      strange.push_back(name);
-  }
-  if (!strange.empty())
-    log.warn("{} tensors of the files are not part of the model, e.g. {}", strange.size(), strange.front());
+  const auto text = models::unexpected_text(r.unused, layout);
+  if (!text.empty() && rank == 0) log.warn("{}", text);
 }
 
 }  // namespace
@@ -151,7 +146,8 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
     for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
     const auto weights = own.open_weights();
-    report(loaded->engine->load(*weights, policy_of(own, config, seed, fabric.rank())), log);
+    report(loaded->engine->load(*weights, policy_of(own, config, seed, fabric.rank())), *loaded->layout, fabric.rank(),
+           log);
   });
   loaded->engine->settle();
   if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();

@@ -7,9 +7,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "models/golden.hpp"
+#include "models/sam_names.hpp"
 #include "nn/support.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
@@ -105,6 +107,45 @@ TEST(SamConfig, ThePublishedSizesHaveThePackagesCounts) {
     const std::size_t tensors = encoder.params().size() + prompts.params().size() + decoder.params().size() - 1;
     EXPECT_EQ(static_cast<std::int64_t>(tensors), number("tensors")) << variant;
   }
+}
+
+using Shapes = std::map<std::string, std::vector<std::int64_t>>;
+
+/// All tensors of a published SAM as a package lists them (tests/golden/models/sam_name_lists.py).
+Shapes published(const nlohmann::json& package, const std::string& variant) {
+  Shapes all = package.at("shared").get<Shapes>();
+  all.merge(package.at(variant).at("own").get<Shapes>());
+  for (const auto& kind : package.at(variant).at("blocks")) {
+    for (const auto& at : kind.at("at")) {
+      for (const auto& [key, shape] : kind.at("tensors").get<Shapes>()) {
+        std::string name = key;
+        all.emplace(name.replace(name.find('#'), 1, at.dump()), shape);
+      }
+    }
+  }
+  return all;
+}
+
+TEST(SamNames, OfThePublishedSizesAreThePackages) {
+  const auto lists = nlohmann::json::parse(read_file(testing_support::golden_model("sam_names.json")));
+  for (const auto& [variant, count] : {std::pair("vit_b", 314U), std::pair("vit_l", 482U), std::pair("vit_h", 594U)}) {
+    const SamConfig config = SamConfig::from_json({{"variant", variant}});
+    nn::ModelLayout layout;
+    const SamImageEncoder encoder(layout, config, "image_encoder");
+    const SamPromptEncoder prompts(nn::Scope(layout, layout.add_unit("p"), "prompt_encoder"), config);
+    const SamMaskDecoder decoder(nn::Scope(layout, layout.add_unit("d"), "mask_decoder"), config);
+    Shapes ours, renamed;
+    for (const nn::Param& param : layout.params()) ours.emplace(param->name, param->shape);
+    for (const auto& [name, shape] : published(lists.at("transformers"), variant)) {
+      const auto own = facebook_sam_name(name, config.iou_head_depth);
+      ASSERT_TRUE(own) << name;
+      EXPECT_TRUE(renamed.emplace(*own, shape).second) << name << " and another stand for " << *own;
+    }
+    EXPECT_EQ(ours.size(), count) << variant;
+    EXPECT_EQ(ours, published(lists.at("facebook"), variant)) << variant;
+    EXPECT_EQ(renamed, ours) << variant;
+  }
+  EXPECT_EQ(facebook_sam_name("prompt_encoder.shared_embedding.positional_embedding", 3), std::nullopt);
 }
 
 TEST(SamConfig, RefusesWhatItsArithmeticDoesNotCover) {

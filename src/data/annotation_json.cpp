@@ -109,12 +109,21 @@ std::string annotation_text(const std::filesystem::path& path) {
   return utf8;
 }
 
+constexpr int kDeepest = 64;  ///< of nested lists and objects; no format has ten
+
 json parse(const std::filesystem::path& path, const json::parser_callback_t& callback = nullptr) {
   const auto text = annotation_text(path);
+  const auto guarded = [&](int depth, json::parse_event_t event, json& value) {
+    const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
+    if (opens && depth >= kDeepest) broken(path, "", fmt::format("JSON nested deeper than {}", kDeepest));
+    return callback == nullptr || callback(depth, event, value);
+  };
   try {
-    return json::parse(text, callback);
+    return json::parse(text, guarded);
   } catch (const json::parse_error& error) {
     broken(path, place_of(text, error.byte == 0 ? 0 : error.byte - 1), "not JSON: " + std::string(error.what()));
+  } catch (const json::exception& error) {  // a number that no double holds
+    broken(path, "", "not JSON: " + std::string(error.what()));
   }
 }
 

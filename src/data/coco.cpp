@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "data/annotation_json.hpp"
 
 namespace tessera::data {
@@ -19,19 +21,27 @@ std::int64_t integer(const json& record, std::string_view name, const fs::path& 
   return value.get<std::int64_t>();
 }
 
+/// Pixels, which some tools write as 12.0.
+std::int64_t pixels(const json& value, const fs::path& path, const std::string& where) {
+  constexpr double kMost = 0x1.0p53;
+  const double number = as_number(value, path, where);
+  if (!(std::abs(number) <= kMost))
+    throw BrokenSample({path.string(), where, fmt::format("{} is no number of pixels", number)});
+  return static_cast<std::int64_t>(number);
+}
+
 CocoRuns read_runs(const json& record, const fs::path& path, const std::string& where) {
   CocoRuns runs;
   const auto& size = as_array(field(record, "size", path, where), path, where + ".size");
   if (size.size() != 2) throw BrokenSample({path.string(), where + ".size", "expected [height, width]"});
-  runs.size = {static_cast<std::int64_t>(as_number(size[0], path, where + ".size")),
-               static_cast<std::int64_t>(as_number(size[1], path, where + ".size"))};
+  runs.size = {pixels(size[0], path, where + ".size"), pixels(size[1], path, where + ".size")};
   const auto& counts = field(record, "counts", path, where);
   if (counts.is_string()) {
     runs.counts = counts.get<std::string>();
   } else {
     std::vector<std::int64_t> numbers;
     for (const auto& run : as_array(counts, path, where + ".counts")) {
-      numbers.push_back(static_cast<std::int64_t>(as_number(run, path, where + ".counts")));
+      numbers.push_back(pixels(run, path, where + ".counts"));
     }
     runs.counts = std::move(numbers);
   }

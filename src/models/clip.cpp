@@ -16,7 +16,7 @@ ClipVisionConfig ClipVisionConfig::from_json(const nlohmann::json& json) {
   ClipVisionConfig config;
   config.hidden_size = fields.integer("hidden_size", 768);
   config.intermediate_size = fields.integer("intermediate_size", 3072);
-  config.layers = fields.integer("num_hidden_layers", 12);
+  config.layers = fields.layers("num_hidden_layers", 12);
   config.heads = fields.integer("num_attention_heads", 12);
   config.image_size = fields.integer("image_size", 224);
   config.patch_size = fields.integer("patch_size", 32);

@@ -20,14 +20,24 @@ class JsonFields {
 
   bool has(const char* key) const { return json_.contains(key) && !json_.at(key).is_null(); }
 
-  std::int64_t integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t min = 1) const {
+  /// The product of two such numbers is no overflow.
+  static constexpr std::int64_t kMostSize = std::int64_t{1} << 31;
+  /// No published model has a tenth of these; more would exhaust memory before any weight is looked for.
+  static constexpr std::int64_t kMostLayers = 4096;
+
+  std::int64_t integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t min = 1,
+                       std::int64_t max = kMostSize) const {
     if (!has(key)) return required(key, fallback);
     const auto& value = json_.at(key);
-    constexpr std::int64_t kMax = 1LL << 40;
-    if (!value.is_number_integer() || value.get<std::int64_t>() < min || value.get<std::int64_t>() > kMax) {
-      throw RequestError("{}: '{}' is {}, expected an integer of at least {}", where_, key, value.dump(), min);
+    if (!value.is_number_integer() || value.get<std::int64_t>() < min || value.get<std::int64_t>() > max) {
+      throw RequestError("{}: '{}' is {}, expected an integer between {} and {}", where_, key, value.dump(), min, max);
     }
     return value.get<std::int64_t>();
+  }
+
+  /// How many there are of something that a model is built of one by one.
+  std::int64_t layers(const char* key, std::optional<std::int64_t> fallback) const {
+    return integer(key, fallback, 1, kMostLayers);
   }
 
   double number(const char* key, std::optional<double> fallback) const {

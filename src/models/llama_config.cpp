@@ -73,7 +73,7 @@ void read_sizes(LlamaConfig& config, const JsonFields& fields, const ClassDefaul
   config.vocab_size = size("vocab_size", defaults.vocab_size);
   config.hidden_size = size("hidden_size", defaults.hidden_size);
   config.intermediate_size = size("intermediate_size", defaults.intermediate_size);
-  config.layers = size("num_hidden_layers", defaults.layers);
+  config.layers = fields.layers("num_hidden_layers", class_defaults ? std::optional(defaults.layers) : std::nullopt);
   config.heads = size("num_attention_heads", defaults.heads);
   const bool absent = !fields.json().contains("num_key_value_heads");
   config.kv_heads = fields.integer("num_key_value_heads",

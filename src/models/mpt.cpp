@@ -30,9 +30,9 @@ MptConfig MptConfig::from_json(const nlohmann::json& json, const std::string& wh
   // LLaVA's configs may have transformers' common names beside MPT's own.
   config.hidden_size =
       fields.has("d_model") ? size("d_model", defaults.hidden_size) : size("hidden_size", defaults.hidden_size);
-  config.layers = size("n_layers", defaults.layers);
+  config.layers = fields.layers("n_layers", class_defaults ? std::optional(defaults.layers) : std::nullopt);
   config.heads = size("n_heads", defaults.heads);
-  config.intermediate_size = config.hidden_size * fields.integer("expansion_ratio", 4);
+  config.intermediate_size = config.hidden_size * fields.integer("expansion_ratio", 4, 1, 1024);
   config.layer_norm_epsilon = fields.number("layer_norm_epsilon", defaults.layer_norm_epsilon);
   config.initializer_range = fields.number("initializer_range", defaults.initializer_range);
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);

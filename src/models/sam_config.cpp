@@ -8,6 +8,8 @@ namespace {
 
 void validate(const SamConfig& config, const std::string& where) {
   require_divides(where, "patch_size", config.patch_size, "image_size", config.image_size);
+  if (!(config.mlp_ratio > 0.0 && config.mlp_ratio <= 1024.0))
+    throw RequestError("{}: mlp_ratio {} is not between 0 and 1024", where, config.mlp_ratio);
   require_divides(where, "num_heads", config.num_heads, "embed_dim", config.embed_dim);
   require_divides(where, "2 * decoder_num_heads", 2 * config.decoder_num_heads, "prompt_embed_dim",
                   config.prompt_embed_dim);
@@ -70,18 +72,18 @@ SamConfig SamConfig::from_json(const nlohmann::json& json) {
   c.image_size = fields.integer("image_size", c.image_size);
   c.patch_size = fields.integer("patch_size", c.patch_size);
   c.embed_dim = fields.integer("embed_dim", c.embed_dim);
-  c.depth = fields.integer("depth", c.depth);
+  c.depth = fields.layers("depth", c.depth);
   c.num_heads = fields.integer("num_heads", c.num_heads);
   c.mlp_ratio = fields.number("mlp_ratio", c.mlp_ratio);
   c.global_attn_indexes = fields.integers("global_attn_indexes", c.global_attn_indexes);
   c.window_size = fields.integer("window_size", c.window_size, 0);
   c.prompt_embed_dim = fields.integer("prompt_embed_dim", c.prompt_embed_dim);
   c.mask_in_chans = fields.integer("mask_in_chans", c.mask_in_chans);
-  c.decoder_depth = fields.integer("decoder_depth", c.decoder_depth);
+  c.decoder_depth = fields.layers("decoder_depth", c.decoder_depth);
   c.decoder_mlp_dim = fields.integer("decoder_mlp_dim", c.decoder_mlp_dim);
   c.decoder_num_heads = fields.integer("decoder_num_heads", c.decoder_num_heads);
-  c.num_multimask_outputs = fields.integer("num_multimask_outputs", c.num_multimask_outputs);
-  c.iou_head_depth = fields.integer("iou_head_depth", c.iou_head_depth);
+  c.num_multimask_outputs = fields.layers("num_multimask_outputs", c.num_multimask_outputs);
+  c.iou_head_depth = fields.layers("iou_head_depth", c.iou_head_depth);
   c.iou_head_hidden_dim = fields.integer("iou_head_hidden_dim", c.iou_head_hidden_dim);
   c.norm_eps = fields.number("norm_eps", c.norm_eps);
   c.qkv_bias = fields.flag("qkv_bias", c.qkv_bias);
@@ -105,7 +107,7 @@ SamConfig SamConfig::from_transformers(const nlohmann::json& json) {
   c.image_size = vision.integer("image_size", 1024);
   c.patch_size = vision.integer("patch_size", 16);
   c.embed_dim = vision.integer("hidden_size", 768);
-  c.depth = vision.integer("num_hidden_layers", 12);
+  c.depth = vision.layers("num_hidden_layers", 12);
   c.num_heads = vision.integer("num_attention_heads", 12);
   c.mlp_ratio = vision.number("mlp_ratio", 4.0);
   if (vision.has("mlp_dim"))
@@ -114,11 +116,11 @@ SamConfig SamConfig::from_transformers(const nlohmann::json& json) {
   c.window_size = vision.integer("window_size", 14, 0);
   c.prompt_embed_dim = vision.integer("output_channels", 256);
   c.mask_in_chans = prompt.integer("mask_input_channels", 16);
-  c.decoder_depth = decoder.integer("num_hidden_layers", 2);
+  c.decoder_depth = decoder.layers("num_hidden_layers", 2);
   c.decoder_mlp_dim = decoder.integer("mlp_dim", 2048);
   c.decoder_num_heads = decoder.integer("num_attention_heads", 8);
-  c.num_multimask_outputs = decoder.integer("num_multimask_outputs", 3);
-  c.iou_head_depth = decoder.integer("iou_head_depth", 3);
+  c.num_multimask_outputs = decoder.layers("num_multimask_outputs", 3);
+  c.iou_head_depth = decoder.layers("iou_head_depth", 3);
   c.iou_head_hidden_dim = decoder.integer("iou_head_hidden_dim", 256);
   c.norm_eps = decoder.number("layer_norm_eps", 1e-6);
   c.qkv_bias = vision.flag("qkv_bias", true);

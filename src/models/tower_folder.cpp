@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "tessera/core/error.hpp"
-#include "tessera/core/file.hpp"
+#include "tessera/core/json.hpp"
 #include "tessera/models/fastvit.hpp"
 
 namespace tessera::models {
@@ -15,9 +15,9 @@ nlohmann::json read_folder_config(const fs::path& folder, const char* flag) {
   if (!fs::is_directory(folder)) throw RequestError("{} {} is not a folder", flag, folder.string());
   const fs::path path = folder / "config.json";
   if (!fs::exists(path)) throw RequestError("{} has no config.json; {} wants a model folder", folder.string(), flag);
-  const auto json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  const JsonView json = read_json(path);
   if (!json.is_object()) throw RequestError("{} is no JSON object", path.string());
-  return json;
+  return json.raw();
 }
 
 namespace {

@@ -66,6 +66,11 @@ UnitId ModelLayout::add_unit(std::string name, bool fused) {
 }
 
 Param ModelLayout::add(UnitId unit, std::string name, std::vector<std::int64_t> shape, Init init, bool buffer) {
+  std::int64_t numel = 1;
+  for (const std::int64_t extent : shape) {
+    if (__builtin_mul_overflow(numel, extent, &numel) || numel > INT64_MAX / 8)
+      throw RequestError("the weight '{}' would have more elements than can be counted", name);
+  }
   auto param = std::make_shared<ParamState>();
   param->name = std::move(name);
   param->shape = std::move(shape);

@@ -57,6 +57,17 @@ TEST(LanguageConfig, ATextConfigHasItsClassesDefaults) {
   EXPECT_THROW(LanguageConfig::from_json({{"model_type", "llama"}}), RequestError) << "a whole config names its sizes";
 }
 
+// Each would exhaust memory, or overflow, long before a weight is looked for.
+TEST(LanguageConfig, RefusesSizesThatNoModelHas) {
+  for (const auto& [key, value] :
+       {std::pair("num_hidden_layers", 999'999'999'999LL), std::pair("num_hidden_layers", 4097LL),
+        std::pair("hidden_size", 1LL << 40), std::pair("vocab_size", (1LL << 31) + 1)}) {
+    auto json = llama_json("llama");
+    json[key] = value;
+    EXPECT_THROW(LanguageConfig::from_json(json), RequestError) << key;
+  }
+}
+
 TEST(LanguageConfig, MakesTheModelOfItsFamily) {
   auto config = LanguageConfig::from_json(llama_json("qwen2"));
   config.set_vocab_size(40);

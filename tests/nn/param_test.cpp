@@ -27,6 +27,14 @@ TEST(ModelLayout, RefusesAnotherWeightOfTheSameName) {
   EXPECT_THROW(layout.add(unit, "w", {2}, Init::zeros()), RunError);
 }
 
+TEST(ModelLayout, RefusesAWeightThatCannotBeCounted) {
+  ModelLayout layout;
+  const UnitId unit = layout.add_unit("u");
+  EXPECT_THROW(layout.add(unit, "w", {1LL << 31, 1LL << 31, 4}, Init::zeros()), RequestError);
+  EXPECT_THROW(layout.add(unit, "v", {1LL << 31, 1LL << 31}, Init::zeros()), RequestError);
+  EXPECT_TRUE(layout.params().empty());
+}
+
 TEST(ModelLayout, ParamsComeInTheOrderOfTheUnits) {
   ModelLayout layout;
   const UnitId first = layout.add_unit("first");

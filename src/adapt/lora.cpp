@@ -1,25 +1,30 @@
 #include "tessera/adapt/lora.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
 
+#include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "tessera/core/error.hpp"
-#include "tessera/core/options.hpp"
 #include "tessera/nn/dropout.hpp"
+#include "tessera/nn/weighted.hpp"
 
 namespace tessera::adapt {
 namespace {
 
-constexpr std::string_view kPeftPrefix = "base_model.model.";
+constexpr std::int64_t kNormElements = std::int64_t{1} << 20;  ///< of a block of rows whose lengths are measured
 
+/// What autograd keeps of the input: the (dropped-out) x for A's gradient and the low-rank product for B's.
 class LoraAdapter final : public nn::LinearAdapter {
  public:
-  LoraAdapter(nn::Param a, nn::Param b, double scaling, double dropout, std::string site)
-      : a_(std::move(a)), b_(std::move(b)), scaling_(scaling), dropout_(dropout), site_(std::move(site)) {}
+  LoraAdapter(const LoraLayer& layer, double dropout)
+      : a_(layer.a), b_(layer.b), scaling_(layer.scaling), dropout_(dropout), site_(layer.target->name) {}
 
   at::Tensor apply(const at::Tensor& x, const at::Tensor& base, const nn::ForwardContext& ctx) const override {
     const at::Tensor low = at::linear(nn::dropout(x, dropout_, site_, ctx), a_->value().to(x.scalar_type()));
@@ -33,157 +38,170 @@ class LoraAdapter final : public nn::LinearAdapter {
   std::string site_;
 };
 
-bool matches(const std::string& name, const std::string& target, TargetMatch rule) {
-  if (rule == TargetMatch::substring) return name.find(target) != std::string::npos;
-  return name == target || (rule == TargetMatch::suffix && name.ends_with("." + target));
-}
+/// With t = W x + scaling * B A x: y = t m / |W + scaling * B A| + b. Of the output's size autograd keeps t alone.
+class DoraAdapter final : public nn::LinearAdapter {
+ public:
+  DoraAdapter(const LoraLayer& layer, double dropout)
+      : weight_(layer.target->weight),
+        bias_(layer.target->bias),
+        a_(layer.a),
+        b_(layer.b),
+        magnitude_(layer.magnitude),
+        scaling_(layer.scaling),
+        dropout_(dropout),
+        site_(layer.target->name) {}
 
-bool excluded(const std::string& name, const LoraConfig& config) {
-  return std::any_of(config.exclude.begin(), config.exclude.end(),
-                     [&](const std::string& part) { return name.find(part) != std::string::npos; });
-}
-
-std::string last_component(const std::string& name) {
-  return name.substr(name.rfind('.') + 1);
-}
-
-std::vector<std::shared_ptr<nn::LinearState>> find_targets(const nn::ModelLayout& layout, const LoraConfig& config) {
-  std::vector<std::shared_ptr<nn::LinearState>> found;
-  std::vector<bool> used(config.targets.size(), false);
-  for (const auto& linear : layout.linears()) {
-    if (excluded(linear->name, config)) continue;
-    bool wanted = false;
-    for (std::size_t i = 0; i < config.targets.size(); ++i) {
-      if (!matches(linear->name, config.targets[i], config.match)) continue;
-      used[i] = true;
-      wanted = true;
+  at::Tensor apply(const at::Tensor& x, const at::Tensor& base, const nn::ForwardContext& ctx) const override {
+    const at::ScalarType type = x.scalar_type();
+    const at::Tensor scale = magnitude_->value() / row_norms(weight_->value(), a_->value(), b_->value(), scaling_);
+    const bool drops = ctx.training && dropout_ > 0;
+    const at::Tensor input = drops ? nn::dropout(x, dropout_, site_, ctx) : x;
+    const at::Tensor added = at::linear(at::linear(input, a_->value().to(type)), b_->value().to(type));
+    if (drops) {
+      const at::Tensor plain = nn::linear(input, weight_->value(), {});
+      return base - plain + plain.add(added, scaling_) * scale.to(type);
     }
-    if (wanted) found.push_back(linear);
+    const at::Tensor plain = bias_ ? base - bias_->value() : base;
+    const at::Tensor scaled = plain.add(added, scaling_) * scale.to(type);
+    return bias_ ? scaled + bias_->value() : scaled;
   }
-  for (std::size_t i = 0; i < used.size(); ++i) {
-    if (used[i]) continue;
-    std::vector<std::string> names;
-    for (const auto& linear : layout.linears()) {
-      if (!excluded(linear->name, config)) names.push_back(last_component(linear->name));
-    }
-    const std::string near = nearest_name(last_component(config.targets[i]), names);
-    throw RequestError("lora: no layer matches target '{}'{}", config.targets[i],
-                       near.empty() ? "" : "; did you mean '" + near + "'?");
+
+ private:
+  nn::Param weight_, bias_, a_, b_, magnitude_;
+  double scaling_;
+  double dropout_;
+  std::string site_;
+};
+
+template <class Value>
+const Value* find_pattern(const std::vector<std::pair<std::string, Value>>& patterns, const std::string& name) {
+  for (const auto& [key, value] : patterns) {
+    if (pattern_matches(key, name)) return &value;
   }
-  return found;
+  return nullptr;
+}
+
+template <class Value>
+void check_patterns(const std::vector<std::pair<std::string, Value>>& patterns, const std::vector<std::string>& names,
+                    std::string_view option) {
+  for (const auto& [key, value] : patterns) {
+    const auto matches = [&key = key](const std::string& name) { return pattern_matches(key, name); };
+    if (std::none_of(names.begin(), names.end(), matches))
+      throw RequestError("lora: {} '{}' matches no target layer{}", option, key, suggestion(key, names));
+  }
 }
 
 void check(const LoraConfig& config) {
   if (config.rank < 1) throw RequestError("lora: rank {} is below 1", config.rank);
   if (!(config.dropout >= 0.0 && config.dropout < 1.0))
     throw RequestError("lora: dropout {} is not in [0, 1)", config.dropout);
-  if (config.targets.empty()) throw RequestError("lora: no target modules are named");
+}
+
+std::vector<std::shared_ptr<nn::LinearState>> checked_targets(const nn::ModelLayout& layout, const LoraConfig& config) {
+  check(config);
+  auto targets = find_targets(layout, config);
+  std::vector<std::string> names;
+  for (const auto& target : targets) names.push_back(target->name);
+  check_patterns(config.rank_pattern, names, "rank_pattern");
+  check_patterns(config.alpha_pattern, names, "alpha_pattern");
+  for (const auto& target : targets) {
+    if (target->adapter) throw RequestError("lora: layer '{}' has an adapter already", target->name);
+    const std::int64_t rank = config.layer(target->name).rank;
+    if (rank >= 1 && rank <= std::min(target->in, target->out)) continue;
+    throw RequestError("lora: rank {} is {} '{}' [{}, {}]", rank,
+                       rank < 1 ? "below 1 for" : "above the smaller side of", target->name, target->out, target->in);
+  }
+  return targets;
+}
+
+nn::Init init_of_a(LoraInit init, std::int64_t in, std::int64_t rank) {
+  return init == LoraInit::gaussian ? nn::Init::normal(1.0 / static_cast<double>(rank)) : nn::Init::fan_in(in);
+}
+
+LoraLayer add_layer(nn::ModelLayout& layout, nn::UnitId unit, const std::shared_ptr<nn::LinearState>& target,
+                    const LoraConfig& config) {
+  const LoraConfig::Layer settings = config.layer(target->name);
+  const std::int64_t rank = settings.rank;
+  const auto add = [&](const char* what, std::vector<std::int64_t> shape, nn::Init init) {
+    nn::Param param = layout.add(unit, target->name + what, std::move(shape), init);
+    param->trainable = true;
+    return param;
+  };
+  LoraLayer layer;
+  layer.target = target;
+  layer.scaling = config.scaling(settings);
+  layer.a = add(".lora_A.default.weight", {rank, target->in}, init_of_a(config.init, target->in, rank));
+  layer.b = add(".lora_B.default.weight", {target->out, rank},
+                config.init == LoraInit::both ? nn::Init::fan_in(rank) : nn::Init::zeros());
+  if (config.dora) layer.magnitude = add(".lora_magnitude_vector.default.weight", {target->out}, nn::Init::ones());
+  return layer;
 }
 
 }  // namespace
 
-double LoraConfig::scaling() const {
-  const auto r = static_cast<double>(rank);
-  return alpha / (rslora ? std::sqrt(r) : r);
+LoraConfig::Layer LoraConfig::layer(const std::string& name) const {
+  if (const auto settled = layers.find(name); settled != layers.end()) return settled->second;
+  Layer out{rank, alpha};
+  if (const auto* other = find_pattern(rank_pattern, name)) out.rank = *other;
+  if (const auto* other = find_pattern(alpha_pattern, name)) out.alpha = *other;
+  return out;
+}
+
+double LoraConfig::scaling(const Layer& layer) const {
+  const auto r = static_cast<double>(layer.rank);
+  return layer.alpha / (rslora ? std::sqrt(r) : r);
 }
 
 std::vector<std::string> lora_targets(const nn::ModelLayout& layout, const LoraConfig& config) {
-  check(config);
   std::vector<std::string> names;
-  for (const auto& linear : find_targets(layout, config)) names.push_back(linear->name);
+  for (const auto& linear : checked_targets(layout, config)) names.push_back(linear->name);
   return names;
 }
 
 Lora attach_lora(nn::ModelLayout& layout, const LoraConfig& config) {
-  check(config);
   Lora lora;
   lora.config = config;
-  const auto targets = find_targets(layout, config);
+  const auto targets = checked_targets(layout, config);
+  if (!config.modules_to_save.empty()) lora.saved = saved_modules(layout, config.modules_to_save);
+  for (const nn::Param& param : lora.saved) param->trainable = !param->buffer;
   lora.unit = layout.add_unit("adapters", true);
   for (const auto& target : targets) {
-    if (target->adapter) throw RequestError("lora: layer '{}' has an adapter already", target->name);
-    if (config.rank > std::min(target->in, target->out)) {
-      throw RequestError("lora: rank {} is above the smaller side of '{}' [{}, {}]", config.rank, target->name,
-                         target->out, target->in);
-    }
-    LoraLayer layer{
-        target,
-        layout.add(lora.unit, target->name + ".lora_A.default.weight", {config.rank, target->in},
-                   nn::Init::fan_in(target->in)),
-        layout.add(lora.unit, target->name + ".lora_B.default.weight", {target->out, config.rank}, nn::Init::zeros())};
-    layer.a->trainable = true;
-    layer.b->trainable = true;
+    LoraLayer layer = add_layer(layout, lora.unit, target, config);
     layout.mark_adapted(target->weight->unit);
-    target->adapter = std::make_shared<LoraAdapter>(layer.a, layer.b, config.scaling(), config.dropout, target->name);
+    if (config.dora) {
+      target->adapter = std::make_shared<DoraAdapter>(layer, config.dropout);
+    } else {
+      target->adapter = std::make_shared<LoraAdapter>(layer, config.dropout);
+    }
     lora.layers.push_back(std::move(layer));
   }
   return lora;
 }
 
-at::Tensor merged_rows(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling,
-                       std::int64_t begin) {
-  const at::Tensor rows = b.narrow(0, begin, weight.size(0)).to(at::kFloat);
-  return at::addmm(weight.to(at::kFloat), rows, a.to(at::kFloat), 1.0, scaling).to(weight.scalar_type());
-}
-
-std::string peft_file_name(std::string_view param_name) {
-  std::string name = std::string(kPeftPrefix) + std::string(param_name);
-  constexpr std::string_view kAdapter = ".default";
-  const std::size_t at = name.rfind(kAdapter);
-  if (at != std::string::npos) name.erase(at, kAdapter.size());
-  return name;
-}
-
-std::string param_name_of_peft(std::string_view file_name) {
-  std::string name(file_name);
-  if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
-  for (const char* matrix : {".lora_A", ".lora_B"}) {
-    const std::size_t at = name.rfind(matrix);
-    if (at == std::string::npos) continue;
-    const std::string tail = name.substr(at + std::string_view(matrix).size());
-    if (tail == ".weight" || tail == ".default.weight") return name.substr(0, at) + matrix + ".default.weight";
+at::Tensor merged_rows(const at::Tensor& weight, const LoraTensors& lora, std::int64_t begin) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t count = weight.size(0);
+  const at::Tensor b = lora.b.narrow(0, begin, count).to(at::kFloat);
+  at::Tensor rows = at::addmm(weight.to(at::kFloat), b, lora.a.to(at::kFloat), 1.0, lora.scaling);
+  if (lora.magnitude.defined()) {
+    const at::Tensor length = at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, /*keepdim=*/true);
+    rows.mul_(lora.magnitude.narrow(0, begin, count).to(at::kFloat).unsqueeze(1).div(length));
   }
-  return "";
+  return rows.to(weight.scalar_type());
 }
 
-std::string peft_config_json(const Lora& lora, const std::string& base_model) {
-  std::vector<std::string> targets;
-  for (const LoraLayer& layer : lora.layers) targets.push_back(layer.target->name);
-  const nlohmann::json json = {{"peft_type", "LORA"},
-                               {"task_type", "CAUSAL_LM"},
-                               {"base_model_name_or_path", base_model},
-                               {"r", lora.config.rank},
-                               {"lora_alpha", lora.config.alpha},
-                               {"lora_dropout", lora.config.dropout},
-                               {"use_rslora", lora.config.rslora},
-                               {"target_modules", targets},
-                               {"bias", "none"},
-                               {"fan_in_fan_out", false},
-                               {"inference_mode", true},
-                               {"init_lora_weights", true},
-                               {"modules_to_save", nullptr}};
-  return json.dump(2) + "\n";
-}
-
-LoraConfig lora_config_from_json(const JsonView& json) {
-  if (json.text("peft_type", "") != "LORA") {
-    throw RequestError("{}: peft_type is '{}', only LORA is supported", json.where(), json.text("peft_type", ""));
+at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t rows = weight.size(0);
+  const std::int64_t at_once = std::max<std::int64_t>(kNormElements / std::max<std::int64_t>(weight.size(1), 1), 1);
+  at::Tensor norms = at::empty({rows}, weight.options().dtype(at::kFloat).requires_grad(false));
+  for (std::int64_t begin = 0; begin < rows; begin += at_once) {
+    const std::int64_t count = std::min(at_once, rows - begin);
+    const at::Tensor sum = at::addmm(weight.narrow(0, begin, count).to(at::kFloat),
+                                     b.narrow(0, begin, count).to(at::kFloat), a.to(at::kFloat), 1.0, scaling);
+    norms.narrow(0, begin, count).copy_(at::linalg_vector_norm(sum, 2, at::IntArrayRef{1}));
   }
-  for (const char* key : {"use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out"}) {
-    if (!json.has(key)) continue;
-    const nlohmann::json& value = json.at(key).raw();
-    if (value != false && !value.empty()) throw RequestError("{} is not supported", json.at(key).where());
-  }
-  if (json.text("bias", "none") != "none") throw RequestError("{}: only 'bias' none is supported", json.where());
-  LoraConfig config;
-  config.rank = json.integer("r");
-  config.alpha = json.real("lora_alpha");
-  config.dropout = json.real("lora_dropout", 0.0);
-  config.rslora = json.boolean("use_rslora", false);
-  config.match = TargetMatch::exact;
-  config.exclude.clear();
-  config.targets.clear();
-  return config;
+  return norms;
 }
 
 }  // namespace tessera::adapt

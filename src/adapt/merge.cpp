@@ -47,19 +47,20 @@ at::Tensor read_matrix(const io::TensorSource& source, const io::TensorInfo& ten
 
 class MergedSource final : public io::TensorSource {
  public:
-  MergedSource(io::SourcePtr base, const PeftFolder& adapter)
-      : base_(std::move(base)), adapter_(adapter.weights), scaling_(adapter.config.scaling()) {
+  MergedSource(io::SourcePtr base, const PeftFolder& adapter) : base_(std::move(base)), adapter_(adapter.weights) {
     for (const std::string& layer : adapter.config.targets) {
       const io::TensorInfo* weight = base_->find(layer + ".weight");
       if (weight == nullptr) throw RequestError("the adapter is for a layer '{}' that the model does not have", layer);
-      const Pair pair{adapter_->find(layer + ".lora_A.default.weight"),
-                      adapter_->find(layer + ".lora_B.default.weight")};
-      if (weight->shape != std::vector<std::int64_t>{pair.b->shape[0], pair.a->shape[1]}) {
+      const Layer found{adapter_->find(layer + ".lora_A.default.weight"),
+                        adapter_->find(layer + ".lora_B.default.weight"),
+                        adapter_->find(layer + ".lora_magnitude_vector.default.weight"),
+                        adapter.config.scaling(adapter.config.layer(layer))};
+      if (weight->shape != std::vector<std::int64_t>{found.b->shape[0], found.a->shape[1]}) {
         throw RequestError("{}: '{}' is {}, its adapter is for [{}, {}]", base_->where(*weight), weight->name,
-                           io::shape_text(weight->shape), pair.b->shape[0], pair.a->shape[1]);
+                           io::shape_text(weight->shape), found.b->shape[0], found.a->shape[1]);
       }
       float_type(*weight, base_->where(*weight));
-      pairs_.emplace(weight->name, pair);
+      layers_.emplace(weight->name, found);
     }
   }
 
@@ -67,11 +68,10 @@ class MergedSource final : public io::TensorSource {
   std::string where(const io::TensorInfo& tensor) const override { return base_->where(tensor); }
 
   void read(const io::TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const override {
-    const auto found = pairs_.find(tensor.name);
-    if (found == pairs_.end() || count == 0) return base_->read(tensor, begin, count, out);
+    const auto found = layers_.find(tensor.name);
+    if (found == layers_.end() || count == 0) return base_->read(tensor, begin, count, out);
     const io::TensorInfo& weight = *base_->find(tensor.name);
-    const at::Tensor a = read_matrix(*adapter_, *found->second.a);
-    const at::Tensor b = read_matrix(*adapter_, *found->second.b);
+    const LoraTensors lora = read_layer(found->second);
     const std::int64_t width = weight.shape[1];
     const std::int64_t rows_at_once = std::max<std::int64_t>(kBlock / width, 1);
     const std::int64_t last = (begin + count - 1) / width;
@@ -81,7 +81,7 @@ class MergedSource final : public io::TensorSource {
       const std::int64_t rows = std::min(rows_at_once, last + 1 - row);
       at::Tensor whole = at::empty({rows, width}, float_type(weight, ""));
       base_->read(weight, row * width, rows * width, whole.data_ptr());
-      whole = merged_rows(whole, a, b, scaling_, row).contiguous();
+      whole = merged_rows(whole, lora, row).contiguous();
       const std::int64_t from = std::max(begin, row * width);
       const std::int64_t to = std::min(begin + count, (row + rows) * width);
       std::memcpy(bytes + (from - begin) * size,
@@ -91,13 +91,19 @@ class MergedSource final : public io::TensorSource {
   }
 
  private:
-  struct Pair {
+  struct Layer {
     const io::TensorInfo* a;
     const io::TensorInfo* b;
+    const io::TensorInfo* magnitude;  ///< null: no DoRA
+    double scaling;
   };
+  LoraTensors read_layer(const Layer& layer) const {
+    LoraTensors out{read_matrix(*adapter_, *layer.a), read_matrix(*adapter_, *layer.b), {}, layer.scaling};
+    if (layer.magnitude != nullptr) out.magnitude = read_matrix(*adapter_, *layer.magnitude).flatten();
+    return out;
+  }
   io::SourcePtr base_, adapter_;
-  double scaling_;
-  std::map<std::string, Pair> pairs_;
+  std::map<std::string, Layer> layers_;
 };
 
 bool is_weight_file(const fs::path& path) {
@@ -150,6 +156,7 @@ MergeReport merge_folder(const MergeRequest& request) {
     const PeftFolder adapter = open_peft_folder(folder, [](const std::string& name) { return std::optional(name); });
     weights = merged_source(weights, adapter);
     report.merged += static_cast<std::int64_t>(adapter.config.targets.size());
+    if (adapter.replaced) report.replaced += static_cast<std::int64_t>(adapter.replaced->tensors().size());
   }
   make_directories(request.output);
   io::ModelWriter writer(request.output, weights->tensors());

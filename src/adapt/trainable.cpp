@@ -8,8 +8,9 @@ namespace tessera::adapt {
 
 TrainScope train_scope_from_name(std::string_view name) {
   if (name == "lisa") return TrainScope::lisa;
+  if (name == "lora") return TrainScope::lora;
   if (name == "full") return TrainScope::full;
-  throw RequestError("train_scope '{}' is not known; known are lisa, full", name);
+  throw RequestError("train_scope '{}' is not known; known are lisa, lora, full", name);
 }
 
 void mark_trainable(nn::ModelLayout& layout, TrainScope scope) {
@@ -25,6 +26,7 @@ void mark_trainable(nn::ModelLayout& layout, TrainScope scope) {
     mark_trainable(layout, parts);
     return;
   }
+  if (scope == TrainScope::lora) return mark_trainable(layout, std::vector<std::string>{});
   for (const nn::Param& param : layout.params()) param->trainable = !param->buffer;
 }
 

@@ -100,6 +100,10 @@ int run_forward(const std::vector<std::string>& args, Session& session) {
     shard::EngineConfig config;
     config.compute = train::compute_type(devices.precision());
     config.device = devices.device();
+    if (!request.grads.empty()) {  // all logits are differentiated, which needs a frozen head whole
+      for (const nn::Unit& unit : model->layout().units())
+        config.units.push_back({.frozen = unit.row_matrix ? shard::Placement::resident : shard::Placement::world});
+    }
     engine = std::make_unique<shard::Engine>(model->layout(), devices.fabric(), config);
     shard::LoadPolicy policy;
     policy.progress = progress_style(devices.fabric().rank());

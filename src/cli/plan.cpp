@@ -14,6 +14,7 @@
 #include "tessera/models/llava_folder.hpp"
 #include "tessera/models/presets.hpp"
 #include "tessera/shard/planner.hpp"
+#include "tessera/train/adapter_flags.hpp"
 #include "tessera/train/engine_flags.hpp"
 #include "tessera/train/model_setup.hpp"
 #include "tessera/train/workload.hpp"
@@ -26,6 +27,7 @@ struct PlanFlags {
   std::string model;
   std::int64_t lora_r = 8;
   std::string lora_target_modules = "q_proj,v_proj";
+  train::AdapterFlags adapter;
   std::string train_scope = "lisa";
   std::string precision = "bf16";
   bool units = false;
@@ -82,10 +84,11 @@ void bind(Options& o, PlanFlags& f) {
         {.group = "Model", .required = true});
   o.add("lora_r", &f.lora_r, "rank of LoRA; 0: none", {.group = "Model", .min = 0});
   o.add("lora_target_modules", &f.lora_target_modules, "substrings of the layers that get LoRA", {.group = "Model"});
+  bind(o, f.adapter, "Model");
   o.add("train_scope", &f.train_scope,
-        "what trains: lisa, what LISA trains (of a LLaVA the projector and the adapters); full, everything (of a LLaVA "
-        "but the vision tower)",
-        {.group = "Model", .choices = {"lisa", "full"}});
+        "what trains: lisa, what LISA trains (of a LLaVA the projector and the adapters); lora, the adapters alone; "
+        "full, everything (of a LLaVA but the vision tower)",
+        {.group = "Model", .choices = {"lisa", "lora", "full"}});
   o.add("precision", &f.precision, "arithmetic and storage of frozen weights",
         {.group = "Model", .choices = {"fp32", "bf16", "fp16"}});
   o.add("units", &f.units, "a line for each unit", {.group = "Output"});
@@ -145,7 +148,7 @@ ModelConfig add_model(nn::ModelLayout& layout, const std::string& name) {
 
 // LLaVA trains its projector and the adapters, or all but the vision tower.
 void mark(nn::ModelLayout& layout, adapt::TrainScope scope, bool llava) {
-  if (!llava) {
+  if (!llava || scope == adapt::TrainScope::lora) {
     adapt::mark_trainable(layout, scope);
     return;
   }
@@ -206,7 +209,7 @@ shard::PlannerRequest request_of(const PlanFlags& f, const nn::ModelLayout& layo
   train::check_layer_major(f.engine, f.grad_accumulation_steps);
   request.choices = train::choices(f.engine, layout);
   request.micro_batches = f.grad_accumulation_steps;
-  request.has_backward = train::has_backward;
+  request.has_backward = train::has_backward(layout);
   request.work = work_of(f, layout, model);
   request.snapshot = f.async_save;
   request.rates = rates_of(f);
@@ -276,9 +279,16 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   nn::ModelLayout layout;
   const auto config = add_model(layout, flags.model);
   const auto base = layout.total_elements();
-  if (flags.lora_r > 0)
-    adapt::attach_lora(layout, train::lora_config(flags.lora_r, 16, 0.05, flags.lora_target_modules));
+  adapt::Lora lora;
+  if (flags.lora_r > 0) {
+    auto settings = train::lora_config(flags.lora_r, 16, 0.05, flags.lora_target_modules);
+    apply(flags.adapter, settings);
+    lora = adapt::attach_lora(layout, settings);
+  } else {
+    check_no_adapter(flags.adapter);
+  }
   mark(layout, adapt::train_scope_from_name(flags.train_scope), std::holds_alternative<models::LlavaConfig>(config));
+  for (const nn::Param& param : lora.saved) param->trainable = !param->buffer;
 
   const auto plan = shard::Planner(layout, request_of(flags, layout, config)).choose();
   say("model                 {}", flags.model);

@@ -99,6 +99,7 @@ void ForwardModel::attach_adapters(const ForwardRequest& request) {
     }
     adapt::attach_lora(layout_, adapter.config);
     for (const auto& [own, file] : adapter.file_names) file_names_[own] = file;
+    trained_whole_.insert(adapter.trained_whole.begin(), adapter.trained_whole.end());
     std::vector<io::SourcePtr> sources{adapter.weights};
     if (adapter.replaced) sources.push_back(adapter.replaced);
     sources.push_back(weights_);
@@ -108,7 +109,7 @@ void ForwardModel::attach_adapters(const ForwardRequest& request) {
 }
 
 bool ForwardModel::trained_by_recipe(const nn::ParamState& param) const {
-  return !has_adapters_ || layout_.unit(param.unit).fused;
+  return !has_adapters_ || layout_.unit(param.unit).fused || trained_whole_.contains(param.name);
 }
 
 void ForwardModel::mark(const ForwardRequest& request) {

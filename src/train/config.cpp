@@ -47,14 +47,19 @@ void bind_llava(Options& o, TrainConfig& c) {
 
 void bind_trained_parts(Options& o, TrainConfig& c) {
   const OptionInfo trained{.group = "What trains"};
-  o.add("train_scope", &c.train_scope,
-        "lisa: LoRA, embed_tokens, lm_head, text_hidden_fcs and the mask decoder; full: every parameter",
-        {.group = "What trains", .choices = {"lisa", "full"}});
+  o.add(
+      "train_scope", &c.train_scope,
+      "lisa: LoRA, embed_tokens, lm_head, text_hidden_fcs and the mask decoder; lora: LoRA and modules_to_save alone; "
+      "full: every parameter",
+      {.group = "What trains", .choices = {"lisa", "lora", "full"}});
   o.add("lora_r", &c.lora_r, "rank of LoRA; 0 trains the language model itself", {.group = "What trains", .min = 0});
   o.add("lora_alpha", &c.lora_alpha, "LoRA's scale is lora_alpha / lora_r", trained);
   o.add("lora_dropout", &c.lora_dropout, "dropout on LoRA's input", {.group = "What trains", .min = 0});
-  o.add("lora_target_modules", &c.lora_target_modules, "substrings of the layers that get LoRA, comma separated",
+  o.add("lora_target_modules", &c.lora_target_modules,
+        "substrings of the layers that get LoRA, comma separated; the towers, "
+        "the projector and text_hidden_fcs never do",
         trained);
+  bind(o, c.adapter, "What trains");
   o.add("train_mask_decoder", &c.train_mask_decoder, "train SAM's mask decoder", trained);
 }
 
@@ -170,6 +175,7 @@ void validate_llava(const TrainConfig& c) {
   if (c.lora_enable && c.freeze_backbone) {
     throw RequestError("--lora_enable leaves the language model's own weights as they are; drop --freeze_backbone");
   }
+  if (!c.lora_enable) check_no_adapter(c.adapter, "--lora_enable");
   if (c.lora_enable && c.lora_r == 0) throw RequestError("--lora_enable needs a --lora_r above 0");
   if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower) {
     throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
@@ -199,7 +205,11 @@ void validate(const TrainConfig& c) {
   if (c.train_scope == "full" && c.lora_r > 0) {
     throw RequestError("--train_scope full trains every parameter: pass --lora_r 0 with it");
   }
-  if (c.lora_r > 0 && c.lora_target_modules.empty()) {
+  if (c.lora_r == 0) {
+    check_no_adapter(c.adapter);
+    if (c.train_scope == "lora") throw RequestError("--train_scope lora needs --lora_r above 0");
+  }
+  if (c.lora_r > 0 && c.lora_target_modules.empty() && c.adapter.target_modules.empty()) {
     throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);
   }
   if (c.recipe == "llava") {

@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "tessera/adapt/peft_config.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_writer.hpp"
@@ -18,7 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kShardBytes = std::int64_t{5} << 30;  // transformers' default is of this order
+constexpr std::int64_t kShardBytes = std::int64_t{5} << 30;        // transformers' default is of this order
+constexpr std::int64_t kMaxTorchBytes = std::int64_t{4000} << 20;  // the writer of such files ends at 4 GiB
 
 // The adapters of one layer, by the base weight they belong to.
 std::map<const nn::ParamState*, const adapt::LoraLayer*> layers_by_weight(const adapt::Lora& lora) {
@@ -65,32 +67,71 @@ std::vector<std::size_t> units_where(const nn::ModelLayout& layout,
   return out;
 }
 
-// A safetensors file of chosen parameters, fp32.
-void export_parameters(LoadedModel& model, const fs::path& path,
-                       const std::function<bool(const nn::ParamState&)>& wanted,
-                       const std::function<std::string(const nn::ParamState&)>& file_name) {
+std::vector<io::TensorInfo> table_of(const LoadedModel& model, const std::function<bool(const nn::ParamState&)>& wanted,
+                                     const std::function<std::string(const nn::ParamState&)>& file_name) {
   std::vector<io::TensorInfo> table;
   for (const auto& p : model.layout->params()) {
     if (wanted(*p)) table.push_back({file_name(*p), io::Elem::f32, p->shape});
   }
-  std::optional<io::SafetensorsWriter> writer;
+  return table;
+}
+
+// Chosen parameters in fp32: `open(table)` makes the file, `write(info, data)` takes a tensor, `commit()` ends it.
+template <class Open, class Write, class Commit>
+void export_parameters(LoadedModel& model, const std::function<bool(const nn::ParamState&)>& wanted,
+                       const std::function<std::string(const nn::ParamState&)>& file_name, Open&& open, Write&& write,
+                       Commit&& commit) {
   auto& control = model.engine->control();
-  comm::on_rank_zero(control, [&] {
-    make_directories(path.parent_path());
-    writer.emplace(path, table, io::Metadata{{"format", "pt"}});
-  });
+  comm::on_rank_zero(control, [&] { open(table_of(model, wanted, file_name)); });
   for (const auto u : units_where(*model.layout, wanted)) {
     with_unit(model, u, [&](const nn::ParamState& p) {
       if (!wanted(p)) return;
       const auto host = on_host(p.value(), at::kFloat);
-      writer->write(file_name(p), 0, host.numel(), host.const_data_ptr());
+      write(io::TensorInfo{file_name(p), io::Elem::f32, p.shape}, host.const_data_ptr());
     });
   }
-  comm::on_rank_zero(control, [&] { writer->commit(); });
+  comm::on_rank_zero(control, [&] { commit(); });
+}
+
+void export_safetensors(LoadedModel& model, const fs::path& path,
+                        const std::function<bool(const nn::ParamState&)>& wanted,
+                        const std::function<std::string(const nn::ParamState&)>& file_name) {
+  std::optional<io::SafetensorsWriter> writer;
+  export_parameters(
+      model, wanted, file_name,
+      [&](const std::vector<io::TensorInfo>& table) {
+        make_directories(path.parent_path());
+        writer.emplace(path, table, io::Metadata{{"format", "pt"}});
+      },
+      [&](const io::TensorInfo& info, const void* data) { writer->write(info.name, 0, info.numel(), data); },
+      [&] { writer->commit(); });
+}
+
+void export_torch(LoadedModel& model, const fs::path& path, const std::function<bool(const nn::ParamState&)>& wanted,
+                  const std::function<std::string(const nn::ParamState&)>& file_name) {
+  std::optional<io::TorchFileWriter> writer;
+  export_parameters(
+      model, wanted, file_name,
+      [&](const std::vector<io::TensorInfo>&) {
+        make_directories(path.parent_path());
+        writer.emplace(path);
+      },
+      [&](const io::TensorInfo& info, const void* data) { writer->write(info, data); }, [&] { writer->commit(); });
 }
 
 bool is_adapter(const LoadedModel& model, const nn::ParamState& p) {
   return model.lora && p.unit == model.lora->unit;
+}
+
+bool is_saved_with_adapter(const LoadedModel& model, const nn::ParamState& p) {
+  return model.lora && std::any_of(model.lora->saved.begin(), model.lora->saved.end(),
+                                   [&](const nn::Param& saved) { return saved.get() == &p; });
+}
+
+adapt::LoraTensors tensors_of(const adapt::LoraLayer& layer) {
+  adapt::LoraTensors out{layer.a->value(), layer.b->value(), {}, layer.scaling};
+  if (layer.magnitude) out.magnitude = layer.magnitude->value();
+  return out;
 }
 
 // CLIP is read from its own folder at load time, unless it trained here or has no weights there.
@@ -118,19 +159,24 @@ void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
   if (!added.empty()) write_file(dir / "added_tokens.json", added.dump(2) + "\n");
 }
 
-// CLIP stays where it was, named by its absolute path; a tower that is kept lies in the weights, and its
-// description beside them.
-void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
+// CLIP stays where it was, named by its absolute path.
+nlohmann::json language_config(const LoadedModel& model, const std::string& precision) {
   auto config = model.recipe->exported_config();
   const auto& tower = model.recipe->tower_folder();
   config["torch_dtype"] = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";
   config["mm_vision_tower"] = tower.string();
   config.erase("vision_tower");
+  return config;
+}
+
+// A tower that is kept lies in the weights, and its description beside them.
+void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
+  auto config = language_config(model, precision);
   if (keeps_tower(model)) {
     config["mm_vision_tower"] = "clip";
     make_directories(dir / "clip");
     for (const char* name : {"config.json", "preprocessor_config.json"}) {
-      const auto from = tower / name;
+      const auto from = model.recipe->tower_folder() / name;
       if (fs::exists(from)) write_file(dir / "clip" / name, read_file(from));
     }
   }
@@ -139,20 +185,36 @@ void write_config(const LoadedModel& model, const fs::path& dir, const std::stri
 
 }  // namespace
 
-void export_adapter(LoadedModel& model, const std::string& base_model, const fs::path& dir) {
-  export_parameters(
-      model, dir / "adapter_model.safetensors", [&](const nn::ParamState& p) { return is_adapter(model, p); },
+void export_adapter(LoadedModel& model, const std::string& base_model, const fs::path& dir,
+                    const std::string& precision) {
+  export_safetensors(
+      model, dir / "adapter_model.safetensors",
+      [&](const nn::ParamState& p) { return is_adapter(model, p) || is_saved_with_adapter(model, p); },
       [](const nn::ParamState& p) { return adapt::peft_file_name(p.name); });
   comm::on_rank_zero(model.engine->control(), [&] {
     write_file(dir / "adapter_config.json", adapt::peft_config_json(*model.lora, base_model));
+    write_file(dir / "config.json", language_config(model, precision).dump(2) + "\n");
   });
 }
 
 void export_other_trained(LoadedModel& model, const fs::path& dir) {
-  auto wanted = [&](const nn::ParamState& p) { return p.trainable && !is_adapter(model, p); };
+  auto wanted = [&](const nn::ParamState& p) {
+    return p.trainable && !is_adapter(model, p) && !is_saved_with_adapter(model, p);
+  };
   if (units_where(*model.layout, wanted).empty()) return;
-  export_parameters(model, dir / "non_lora_trainables.safetensors", wanted,
-                    [](const nn::ParamState& p) { return p.name; });
+  const auto peft_name = [](const nn::ParamState& p) { return adapt::peft_file_name(p.name); };
+  if (!model.lora) {
+    export_safetensors(model, dir / "non_lora_trainables.safetensors", wanted,
+                       [](const nn::ParamState& p) { return p.name; });
+    return;
+  }
+  std::int64_t bytes = 0;
+  for (const auto& info : table_of(model, wanted, peft_name)) bytes += 4 * info.numel();
+  if (bytes < kMaxTorchBytes) {
+    export_torch(model, dir / "non_lora_trainables.bin", wanted, peft_name);
+  } else {
+    export_safetensors(model, dir / "non_lora_trainables.safetensors", wanted, peft_name);
+  }
 }
 
 void export_projector(LoadedModel& model, const fs::path& dir) {
@@ -193,10 +255,8 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
         if (left_out(model, p)) return;
         const at::NoGradGuard no_grad;
         const auto found = adapted.find(&p);
-        const auto whole = found == adapted.end()
-                               ? p.value()
-                               : adapt::merged_rows(p.value(), found->second->a->value(), found->second->b->value(),
-                                                    model.lora->config.scaling(), 0);
+        const auto whole =
+            found == adapted.end() ? p.value() : adapt::merged_rows(p.value(), tensors_of(*found->second), 0);
         const auto host = on_host(whole, type);
         writer->write(p.name, 0, host.numel(), host.const_data_ptr());
       });

@@ -28,13 +28,16 @@ class LisaRecipe final : public Recipe {
 
   std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout&) const override {
     if (config_.lora_r == 0) return std::nullopt;
-    return lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
+    auto lora = lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
+    apply(config_.adapter, lora);
+    return lora;
   }
 
   void mark_trained(nn::ModelLayout& layout) const override {
     adapt::mark_trainable(layout, adapt::train_scope_from_name(config_.train_scope));
     for (const auto& p : layout.params()) {
-      if (!config_.train_mask_decoder && p->name.find(".mask_decoder.") != std::string::npos) p->trainable = false;
+      const bool decoder = p->name.find(".mask_decoder.") != std::string::npos && !layout.unit(p->unit).fused;
+      if (!config_.train_mask_decoder && decoder) p->trainable = false;
       // LISA without LoRA leaves the language model itself to be trained.
       const bool language = is_language(p->name);
       if (config_.train_scope == "lisa" && config_.lora_r == 0 && language && !p->buffer) p->trainable = true;

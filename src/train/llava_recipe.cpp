@@ -74,14 +74,19 @@ class LlavaRecipe final : public Recipe {
   text::Tokenizer load_tokenizer() const override { return text::load_tokenizer(folder_.folder); }
   io::SourcePtr open_weights() const override { return weights_; }
   bool may_be_new(const nn::ParamState& p) const override {
-    return has(p.name, kProjector) ? config_.pretrain_mm_mlp_adapter.empty() : has(p.name, ".lora_");
+    return has(p.name, ".lora_") || (has(p.name, kProjector) && config_.pretrain_mm_mlp_adapter.empty());
   }
 
   // LLaVA's find_all_linear_names: every linear layer of the language model but the head.
   std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout& layout) const override {
     if (!config_.lora_enable) return std::nullopt;
     auto out = lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
-    if (config_.lora_target_modules != "all-linear") return out;
+    if (config_.lora_target_modules == "all-linear") name_language_layers(layout, out);
+    apply(config_.adapter, out);
+    return out;
+  }
+
+  static void name_language_layers(const nn::ModelLayout& layout, adapt::LoraConfig& out) {
     out.targets.clear();
     out.match = adapt::TargetMatch::exact;
     for (const auto& linear : layout.linears()) {
@@ -89,7 +94,6 @@ class LlavaRecipe final : public Recipe {
       if (!has(name, kProjector) && !has(name, kTower) && linear->name != "lm_head")
         out.targets.push_back(linear->name);
     }
-    return out;
   }
 
   void mark_trained(nn::ModelLayout& layout) const override {
@@ -179,11 +183,11 @@ class LlavaRecipe final : public Recipe {
 
  private:
   bool trains(const nn::ModelLayout& layout, const nn::ParamState& p) const {
+    if (layout.unit(p.unit).fused) return true;  // adapters
     const bool projector = has(p.name, kProjector);
     if (projector) return !config_.freeze_mm_mlp_adapter;
     if (has(p.name, kTower)) return config_.unfreeze_mm_vision_tower && !layout.unit(p.unit).idle;
     if (config_.tune_mm_mlp_adapter) return false;
-    if (layout.unit(p.unit).fused) return true;  // adapters
     if (config_.lora_enable) return false;
     return !config_.freeze_backbone || p.name == "lm_head.weight";
   }

@@ -1,7 +1,9 @@
 #include "tessera/train/model_setup.hpp"
 
 #include <algorithm>
+#include <set>
 
+#include "dora_start.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/progress.hpp"
@@ -25,6 +27,9 @@ bool contains(const std::string& name, std::string_view part) {
 void settle_what_trains(LoadedModel& m) {
   if (const auto lora = m.recipe->adapters(*m.layout)) m.lora = adapt::attach_lora(*m.layout, *lora);
   m.recipe->mark_trained(*m.layout);
+  if (m.lora) {
+    for (const auto& p : m.lora->saved) p->trainable = !p->buffer;
+  }
   for (const auto& p : m.layout->params()) {
     if (p->trainable && contains(p->name, kClip)) m.vision_tower_trained = true;
   }
@@ -65,13 +70,29 @@ shard::OptimizerConfig optimizer_of(const TrainConfig& config) {
   return {config.beta1, config.beta2, config.adam_eps, shard::optimizer_kind(config.optim), config.momentum};
 }
 
-bool has_backward(const nn::Unit& unit) {
-  const bool trains = unit.adapted || std::any_of(unit.params.begin(), unit.params.end(),
-                                                  [](const nn::Param& p) { return p->trainable; });
-  const bool tower = std::all_of(unit.params.begin(), unit.params.end(), [](const nn::Param& p) {
-    return contains(p->name, kClip) || contains(p->name, kSamEncoder) || contains(p->name, kProjector);
-  });
-  return trains || !tower;
+std::function<bool(const nn::Unit&)> has_backward(const nn::ModelLayout& layout) {
+  const auto trains = [](const nn::Unit& unit) {
+    return unit.adapted ||
+           std::any_of(unit.params.begin(), unit.params.end(), [](const nn::Param& p) { return p->trainable; });
+  };
+  const auto all_in = [](const nn::Unit& unit, std::string_view part) {
+    return std::all_of(unit.params.begin(), unit.params.end(),
+                       [&](const nn::Param& p) { return contains(p->name, part); });
+  };
+  std::set<std::string> without;
+  bool clip = false, sam = false;  // something before the unit in its tower has a gradient
+  for (const nn::Unit& unit : layout.units()) {
+    if (all_in(unit, kClip)) {
+      clip = clip || trains(unit);
+      if (!clip) without.insert(unit.name);
+    } else if (all_in(unit, kSamEncoder)) {
+      sam = sam || trains(unit);
+      if (!sam) without.insert(unit.name);
+    } else if (all_in(unit, kProjector) && !clip && !trains(unit)) {
+      without.insert(unit.name);
+    }
+  }
+  return [without = std::move(without)](const nn::Unit& unit) { return !without.contains(unit.name); };
 }
 
 namespace {
@@ -84,8 +105,8 @@ BatchShape one_picture(const data::InputSpec& spec) {
 }
 
 // Training alone has a backward.
-std::function<bool(const nn::Unit&)> backward_of(bool for_training) {
-  if (for_training) return has_backward;
+std::function<bool(const nn::Unit&)> backward_of(const nn::ModelLayout& layout, bool for_training) {
+  if (for_training) return has_backward(layout);
   return [](const nn::Unit&) { return false; };
 }
 
@@ -106,7 +127,7 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   if (for_training) check_layer_major(config.engine, shape.micro_batches);
   request.choices = choices(config.engine, *m.layout);
   request.micro_batches = shape.micro_batches;
-  request.has_backward = backward_of(for_training);
+  request.has_backward = backward_of(*m.layout, for_training);
   const std::int64_t element = request.engine.compute == shard::ComputeType::f32 ? 4 : 2;
   request.work = m.recipe->workload(*m.layout, shape, element);
   request.rates = machine.rates;
@@ -150,6 +171,7 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
            log);
   });
   loaded->engine->settle();
+  if (loaded->lora) start_magnitudes(*loaded->engine, *loaded->lora);
   if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();
   return std::move(*loaded);
 }

@@ -283,11 +283,11 @@ class Trainer {
   }
 
   void finish() {
-    if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter");
+    if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter", config_.precision);
     if (config_.tune_mm_mlp_adapter) {
       export_projector(model_, folder_);
     } else {
-      export_other_trained(model_, folder_);
+      export_other_trained(model_, model_.lora ? folder_ / "adapter" : folder_);
     }
     if (config_.export_merged) export_merged(model_, folder_ / "merged", config_.precision, log_);
     comm::on_rank_zero(*fabric_.control, [&] { plot_run(folder_); });

@@ -1,6 +1,8 @@
 #include "tessera/adapt/lora.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +10,7 @@
 
 #include "nn/support.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/nn/dropout.hpp"
 #include "tessera/nn/runner.hpp"
 
 namespace tessera::adapt {
@@ -75,30 +78,96 @@ TEST(Lora, ScalingIsAlphaOverRankOrItsRoot) {
 TEST(Lora, MergedRowsAreTheRowsOfTheMergedWeight) {
   const at::Tensor w = at::randn({6, 4}), a = at::randn({2, 4}), b = at::randn({6, 2});
   const at::Tensor whole = w.add(b.matmul(a), 0.5);
-  EXPECT_LT(distance(merged_rows(w.narrow(0, 2, 3), a, b, 0.5, 2), whole.narrow(0, 2, 3)), 1e-5);
+  EXPECT_LT(distance(merged_rows(w.narrow(0, 2, 3), {a, b, {}, 0.5}, 2), whole.narrow(0, 2, 3)), 1e-5);
 }
 
-TEST(Lora, NamesGoToPeftAndBack) {
-  const std::string ours = "model.layers.3.self_attn.q_proj.lora_A.default.weight";
-  const std::string theirs = "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight";
-  EXPECT_EQ(peft_file_name(ours), theirs);
-  EXPECT_EQ(param_name_of_peft(theirs), ours);
-  EXPECT_EQ(param_name_of_peft("base_model.model." + ours), ours);
-  EXPECT_EQ(param_name_of_peft("base_model.model.lm_head.weight"), "");
+TEST(Lora, PatternsSetRankAndAlphaOfALayer) {
+  TwoLayers m;
+  LoraConfig config = rank_three();
+  config.exclude.clear();
+  config.rslora = true;
+  config.rank_pattern = {{"self_attn.q_proj", 2}, {"q_proj", 4}};
+  config.alpha_pattern = {{"^model.vision_tower.q_proj", 6}};
+  const Lora lora = attach_lora(m.layout, config);
+  ASSERT_EQ(lora.layers.size(), 2U);
+  EXPECT_EQ(lora.layers[0].a->shape, (std::vector<std::int64_t>{2, 7}));
+  EXPECT_DOUBLE_EQ(lora.layers[0].scaling, 12 / std::sqrt(2.0));
+  EXPECT_EQ(lora.layers[1].b->shape, (std::vector<std::int64_t>{5, 4}));
+  EXPECT_DOUBLE_EQ(lora.layers[1].scaling, 6 / std::sqrt(4.0));
 }
 
-TEST(Lora, ReadsPeftsConfigurationAndRefusesWhatItCannotDo) {
-  const auto config = lora_config_from_json(parse_json(
-      R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "modules_to_save": null})", "a.json"));
-  EXPECT_EQ(config.rank, 4);
-  EXPECT_DOUBLE_EQ(config.scaling(), 2.0);
-  for (const char* text :
-       {R"({"peft_type": "IA3", "r": 4, "lora_alpha": 8})", R"({"peft_type": "LORA", "lora_alpha": 8})",
-        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": true})",
-        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "all"})",
-        R"({"peft_type": "LORA", "r": "4", "lora_alpha": 8})"}) {
-    EXPECT_THROW(lora_config_from_json(parse_json(text, "a.json")), RequestError) << text;
+TEST(Lora, BeginsAsItsInitialisationSays) {
+  for (const auto init : {LoraInit::kaiming, LoraInit::gaussian, LoraInit::both}) {
+    nn::ModelLayout layout;
+    const nn::Linear wide(nn::Scope(layout, layout.add_unit("u"), "u"), "q_proj", 2000, 100, false);
+    LoraConfig config = rank_three();
+    config.rank = 16;
+    config.init = init;
+    const Lora lora = attach_lora(layout, config);
+    nn::materialize(layout, 3);
+    const at::Tensor a = lora.layers[0].a->value(), b = lora.layers[0].b->value();
+    const double bound = 1 / std::sqrt(2000.0);
+    const double deviation = init == LoraInit::gaussian ? 1.0 / 16 : bound / std::sqrt(3.0);
+    EXPECT_NEAR(a.std().item<double>() / deviation, 1, 0.03);
+    EXPECT_EQ(a.abs().max().item<double>() <= bound, init != LoraInit::gaussian);
+    EXPECT_EQ(b.abs().max().item<double>() > 0, init == LoraInit::both);
   }
+}
+
+LoraConfig dora() {
+  LoraConfig config = rank_three();
+  config.dora = true;
+  return config;
+}
+
+TEST(Dora, StartsWithoutEffectWhereMagnitudesAreTheRowsLengths) {
+  TwoLayers m;
+  const Lora lora = attach_lora(m.layout, dora());
+  nn::materialize(m.layout, 1);
+  const LoraLayer& layer = lora.layers.at(0);
+  const at::Tensor w = m.q.state().weight->value().detach();
+  layer.magnitude->bind(row_norms(w, layer.a->value(), layer.b->value(), layer.scaling));
+  EXPECT_LT(distance(layer.magnitude->value(), w.square().sum(1).sqrt()), 1e-6);
+  const at::Tensor x = at::randn({2, 4, 7});
+  EXPECT_LT(distance(m.q(x, {}), x.matmul(w.t())), 1e-5);
+}
+
+TEST(Dora, ScalesTheRowsOfTheSumToItsMagnitudesAlsoMerged) {
+  TwoLayers m;
+  const Lora lora = attach_lora(m.layout, dora());
+  nn::materialize(m.layout, 1);
+  const LoraLayer& layer = lora.layers.at(0);
+  layer.b->bind(at::randn({5, 3}));
+  layer.magnitude->bind(at::randn({5}));
+  const at::Tensor w = m.q.state().weight->value();
+  const at::Tensor sum = w.add(layer.b->value().matmul(layer.a->value()), layer.scaling).detach();
+  const at::Tensor wanted = sum * (layer.magnitude->value() / sum.square().sum(1).sqrt()).unsqueeze(1);
+  const at::Tensor x = at::randn({2, 4, 7});
+  EXPECT_LT(distance(m.q(x, {}), x.matmul(wanted.t())), 1e-4);
+  const LoraTensors tensors{layer.a->value(), layer.b->value(), layer.magnitude->value(), layer.scaling};
+  EXPECT_LT(distance(merged_rows(w.narrow(0, 1, 3), tensors, 1), wanted.narrow(0, 1, 3)), 1e-5);
+}
+
+TEST(Dora, DropoutActsOnWhatIsAdded) {
+  TwoLayers m;
+  LoraConfig config = dora();
+  config.dropout = 0.5;
+  const Lora lora = attach_lora(m.layout, config);
+  nn::materialize(m.layout, 1);
+  const at::Tensor x = at::randn({2, 4, 7});
+  nn::ForwardContext ctx{.seed = 1, .step = 2, .training = true, .sample_keys = {3, 4}};
+  const LoraLayer& layer = lora.layers.at(0);
+  const at::Tensor w = m.q.state().weight->value();
+  const at::Tensor scale = layer.magnitude->value() / w.square().sum(1).sqrt();
+  const at::Tensor dropped = nn::dropout(x, 0.5, layer.target->name, ctx);
+  const at::Tensor wanted = x.matmul(w.t()) + dropped.matmul(w.t()) * (scale - 1);  // B is zero
+  EXPECT_LT(distance(m.q(x, ctx), wanted), 1e-5);
+}
+
+TEST(Dora, RowLengthsAreThoseOfTheWholeSumAcrossBlocks) {
+  const at::Tensor w = at::randn({700, 3000}), a = at::randn({2, 3000}), b = at::randn({700, 2});
+  const at::Tensor whole = w.add(b.matmul(a), 0.5).square().sum(1).sqrt();
+  EXPECT_LT(distance(row_norms(w, a, b, 0.5) / whole, at::ones({700})), 1e-5);
 }
 
 std::string error_of(const LoraConfig& config) {
@@ -120,6 +189,11 @@ TEST(Lora, NamesWhatIsWrongWithItsSettings) {
   EXPECT_NE(error_of(config).find("rank 6"), std::string::npos);
   config.rank = 0;
   EXPECT_NE(error_of(config).find("rank 0"), std::string::npos);
+  config = rank_three();
+  config.rank_pattern = {{"q_proj", 0}};
+  EXPECT_NE(error_of(config).find("rank 0"), std::string::npos);
+  config.rank_pattern = {{"q_prij", 2}};
+  EXPECT_NE(error_of(config).find("rank_pattern 'q_prij'"), std::string::npos);
   config = rank_three();
   config.dropout = 1.0;
   EXPECT_NE(error_of(config).find("dropout"), std::string::npos);

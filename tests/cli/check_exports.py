@@ -56,7 +56,9 @@ with torch.no_grad():
 torch.testing.assert_close(from_adapter, from_merged, rtol=1e-4, atol=1e-5)
 
 # --- the other trained weights are there, whole ---
-others = load_file(run / "non_lora_trainables.safetensors")
+others = torch.load(run / "adapter" / "non_lora_trainables.bin", map_location="cpu", weights_only=True)
+assert all(n.startswith("base_model.model.") for n in others)  # as LLaVA's trainer writes it
+others = {n.removeprefix("base_model.model."): v for n, v in others.items()}
 assert "lm_head.weight" in others and any("mask_decoder" in n for n in others) and any("text_hidden_fcs" in n for n in others)
 for name, value in others.items():
     torch.testing.assert_close(value, merged[name])

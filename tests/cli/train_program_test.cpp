@@ -251,7 +251,7 @@ TEST_F(TrainTest, TheRunFolderHoldsWhatTheContractNames) {
   const auto run = toy->dir() / "folder";
   for (const char* name :
        {"config.toml", "metrics.jsonl", "losses.png", "checkpoints/step-4/manifest.json",
-        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "non_lora_trainables.safetensors",
+        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/non_lora_trainables.bin",
         "merged/config.json", "merged/tokenizer.model", "merged/added_tokens.json"}) {
     EXPECT_TRUE(fs::exists(run / name)) << name;
   }

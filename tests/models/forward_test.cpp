@@ -105,16 +105,17 @@ TEST_P(LoraGolden, OutputsAndGradientsAreThoseOfPeft) {
   ForwardRequest request = request_for(name, "all");
   request.adapters = {golden_model(name) / "adapter"};
   const TensorMap found = run_forward(request, inputs_of(name));
-  EXPECT_GT(expect_all_close(found, expected_of(name), {"merged."}), 10);
+  EXPECT_GT(expect_all_close(found, expected_of(name), {"merged."}), 5);
 }
 
-TEST_P(LoraGolden, TrainableMeansTheAdapterAlone) {
+TEST_P(LoraGolden, TrainableMeansWhatIsInTheAdaptersFile) {
   const std::string name = GetParam();
+  const io::TensorMap file = io::read_tensors(golden_model(name) / "adapter/adapter_model.safetensors");
   ForwardRequest request = request_for(name, "trainable");
   request.adapters = {golden_model(name) / "adapter"};
   for (const auto& [key, value] : run_forward(request, inputs_of(name))) {
     if (key.starts_with("grad.")) {
-      EXPECT_NE(key.find(".lora_"), std::string::npos) << key;
+      EXPECT_TRUE(file.contains(key.substr(5))) << key;
     }
   }
 }
@@ -124,10 +125,13 @@ TEST_P(LoraGolden, TheMergedModelGivesTheSame) {
   ForwardRequest request = request_for(name, "");
   request.adapters = {golden_model(name) / "adapter"};
   request.merge = true;
-  EXPECT_EQ(expect_all_close(run_forward(request, inputs_of(name)), expected_of(name), {"merged.", "grad."}), 3);
+  EXPECT_GE(expect_all_close(run_forward(request, inputs_of(name)), expected_of(name), {"merged.", "grad."}), 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, LoraGolden, testing::Values("lora_query_value", "lora_all_rslora"),
+INSTANTIATE_TEST_SUITE_P(Models, LoraGolden,
+                         testing::Values("lora_query_value", "lora_all_rslora", "lora_regex_patterns",
+                                         "lora_layer_indices", "lora_modules_to_save", "dora_all_linear",
+                                         "dora_rslora_some"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 std::string error_of(const ForwardRequest& request, const TensorMap& inputs) {

@@ -25,7 +25,7 @@ def main(kind, *paths):
         model = peft.PeftModel.from_pretrained(model, paths[1])
         with safe_open(paths[1] + "/adapter_model.safetensors", "pt") as file:
             ours = set(file.keys())
-        theirs = {n.replace(".default", "") for n, _ in model.named_parameters() if "lora_" in n}
+        theirs = set(peft.get_peft_model_state_dict(model))
         assert ours == theirs, ours ^ theirs
     model.eval()
     with torch.no_grad():

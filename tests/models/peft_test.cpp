@@ -10,6 +10,7 @@
 #include "models/golden.hpp"
 #include "nn/support.hpp"
 #include "support/support.hpp"
+#include "tessera/adapt/peft_config.hpp"
 #include "tessera/adapt/peft_folder.hpp"
 #include "tessera/models/forward.hpp"
 #include "tessera/models/llama.hpp"
@@ -21,24 +22,65 @@ namespace {
 namespace fs = std::filesystem;
 using testing_support::golden_model;
 
-/// Writes an adapter of our own making for the base model, every matrix drawn.
-void write_adapter(const fs::path& base, const fs::path& adapter) {
-  ForwardRequest request;
-  request.model = base;
-  const auto model = ForwardModel::open(request);
+adapt::LoraConfig lisas() {
   adapt::LoraConfig config;
   config.rank = 3;
   config.alpha = 5;
   config.targets = {"q_proj", "o_proj", "down_proj"};
+  return config;
+}
+
+adapt::LoraConfig pefts(adapt::TargetMatch match, std::vector<std::string> targets) {
+  adapt::LoraConfig config = lisas();
+  config.exclude.clear();
+  config.match = match;
+  config.targets = std::move(targets);
+  return config;
+}
+
+adapt::LoraConfig config_of(const std::string& kind) {
+  using adapt::TargetMatch;
+  if (kind == "patterns") {
+    auto config = pefts(TargetMatch::regex, {R"(.*\.(self_attn\.[qkv]|mlp\.up)_proj)"});
+    config.rslora = true;
+    config.rank_pattern = {{R"(layers\.1\.self_attn\.q_proj)", 4}, {"q_proj", 2}};
+    config.alpha_pattern = {{"up_proj", 11}, {".*k_proj", 2.5}};
+    return config;
+  }
+  if (kind == "indices") {
+    auto config = pefts(TargetMatch::suffix, {"q_proj", "down_proj"});
+    config.layers_to_transform = {1};
+    config.layers_pattern = {"layers"};
+    config.exclude_modules = {"layers.1.mlp.down_proj"};
+    return config;
+  }
+  if (kind == "dora") {
+    auto config = pefts(TargetMatch::all_linear, {});
+    config.dora = true;
+    return config;
+  }
+  if (kind == "saved") {
+    auto config = pefts(TargetMatch::suffix, {"v_proj"});
+    config.modules_to_save = {"lm_head", "model.norm"};
+    return config;
+  }
+  return lisas();
+}
+
+/// Writes an adapter of our own making for the base model, every tensor drawn.
+void write_adapter(const fs::path& base, const fs::path& adapter, const adapt::LoraConfig& config) {
+  ForwardRequest request;
+  request.model = base;
+  const auto model = ForwardModel::open(request);
   const adapt::Lora lora = adapt::attach_lora(model->layout(), config);
+  std::vector<nn::Param> written = model->layout().unit(lora.unit).params;
+  written.insert(written.end(), lora.saved.begin(), lora.saved.end());
   io::TensorMap tensors;
-  for (const adapt::LoraLayer& layer : lora.layers) {
-    for (const nn::Param& matrix : {layer.a, layer.b}) {
-      matrix->init = nn::Init::normal(0.3);
-      at::Tensor value = at::empty(matrix->shape, at::kFloat);
-      nn::fill_init(*matrix, 9, 0, matrix->numel(), value.data_ptr<float>());
-      tensors[adapt::peft_file_name(matrix->name)] = value;
-    }
+  for (const nn::Param& param : written) {
+    param->init = nn::Init::normal(0.3);
+    at::Tensor value = at::empty(param->shape, at::kFloat);
+    nn::fill_init(*param, 9, 0, param->numel(), value.data_ptr<float>());
+    tensors[adapt::peft_file_name(param->name)] = value;
   }
   fs::create_directories(adapter);
   io::write_tensors(adapter / "adapter_model.safetensors", tensors);
@@ -49,8 +91,8 @@ struct Written {
   testing_support::TempDir dir;
   fs::path base = golden_model("lora_query_value");
   std::string adapter = (dir / "adapter").string(), outputs = (dir / "outputs.safetensors").string();
-  Written() {
-    write_adapter(base, adapter);
+  explicit Written(const std::string& kind) {
+    write_adapter(base, adapter, config_of(kind));
     const at::Tensor ids = at::arange(2 * 9, at::kLong).mul(7).remainder(31).view({2, 9});
     ForwardRequest request;
     request.model = base;
@@ -68,21 +110,26 @@ struct Written {
   }
 };
 
-TEST(Peft, LoadsOurAdapterAndComputesTheSame) {
-  const Written w;
+class Peft : public testing::TestWithParam<const char*> {};
+
+TEST_P(Peft, LoadsOurAdapterAndComputesTheSame) {
+  const Written w(GetParam());
   const auto result = Written::open("peft", {w.base.string(), w.adapter, w.outputs});
   if (result.status == 77) GTEST_SKIP() << result.output;
   EXPECT_EQ(result.status, 0) << result.output;
 }
 
-TEST(Transformers, LoadsOurMergedModelAndComputesTheSame) {
-  const Written w;
+TEST_P(Peft, TransformersLoadsOurMergedModelAndComputesTheSame) {
+  const Written w(GetParam());
   const std::string merged = (w.dir / "merged").string();
   adapt::merge_folder({w.base, {w.adapter}, merged});
   const auto result = Written::open("merged", {merged, w.outputs});
   if (result.status == 77) GTEST_SKIP() << result.output;
   EXPECT_EQ(result.status, 0) << result.output;
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, Peft, testing::Values("substrings", "patterns", "indices", "dora", "saved"),
+                         [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace
 }  // namespace tessera::models

@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const std::string kPeftPrefix = "base_model.model.";
+
 class ExportTest : public testing::Test {
  protected:
   ExportTest() {  // B is zero in a fresh adapter, and merging it would change nothing
@@ -62,7 +64,7 @@ class ExportTest : public testing::Test {
 
 TEST_F(ExportTest, TheAdapterHasPeftsNamesAndItsValues) {
   const auto dir = job.fresh_folder("adapter");
-  export_adapter(model, "the/base", dir);
+  export_adapter(model, "the/base", dir, "fp32");
   const auto file = io::open_weights(dir / "adapter_model.safetensors");
   std::multiset<std::string> wanted;
   for (const char* layer : {"0", "1"}) {
@@ -87,15 +89,57 @@ TEST_F(ExportTest, TheAdapterHasPeftsNamesAndItsValues) {
   EXPECT_EQ(config.at("base_model_name_or_path"), "the/base");
 }
 
+TEST(ExportDora, AdapterAndMergedModelHaveTheMagnitudes) {
+  toy::Job job;
+  auto config = job.config();
+  config.adapter.use_dora = true;
+  config.adapter.target_modules = {"model.layers.0.self_attn.q_proj", "mlp.down_proj"};
+  config.adapter.rank_pattern = {"down_proj=2"};
+  config.adapter.modules_to_save = {"model.norm", "lm_head"};
+  auto model = job.load(config);
+  const std::string layer = "model.layers.0.self_attn.q_proj";
+  const auto base = toy::value_of(model, layer + ".weight");
+  const auto magnitude = toy::value_of(model, layer + ".lora_magnitude_vector.default.weight");
+  EXPECT_TRUE(magnitude.allclose(base.square().sum(1).sqrt(), 1e-5, 1e-6));
+
+  const auto dir = job.fresh_folder("dora");
+  export_adapter(model, "the/base", dir, "fp32");
+  export_other_trained(model, dir / "other");
+  export_merged(model, dir / "merged", "fp32", Log());
+  const auto file = io::open_weights(dir / "adapter_model.safetensors");
+  const auto read = [](const io::SourcePtr& from, const std::string& name) {
+    const auto* info = from->find(name);
+    if (info == nullptr) throw std::runtime_error("no " + name);
+    auto out = at::empty(info->shape, at::kFloat);
+    from->read_f32(*info, 0, info->numel(), out.data_ptr<float>());
+    return out;
+  };
+  EXPECT_TRUE(read(file, "base_model.model." + layer + ".lora_magnitude_vector").equal(magnitude));
+  EXPECT_EQ(read(file, "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight").size(0), 2);
+  for (const std::string name : {"lm_head.weight", "model.norm.weight"}) {
+    EXPECT_TRUE(model.layout->find(name)->trainable) << name;
+    EXPECT_TRUE(read(file, "base_model.model." + name).equal(toy::value_of(model, name))) << name;
+    EXPECT_EQ(io::open_weights(dir / "other/non_lora_trainables.bin")->find("base_model.model." + name), nullptr)
+        << name;
+  }
+  // A fresh adapter changes nothing.
+  EXPECT_TRUE(read(io::open_weights(dir / "merged"), layer + ".weight").allclose(base, 1e-5, 1e-6));
+  const auto json = nlohmann::json::parse(testing_support::read_file(dir / "adapter_config.json"));
+  EXPECT_EQ(json.at("use_dora"), true);
+  EXPECT_EQ(json.at("rank_pattern").at("down_proj"), 2);
+  EXPECT_EQ(json.at("target_modules").size(), 2U);
+}
+
 TEST_F(ExportTest, OtherTrainedWeightsAreAllThoseThatAreNoAdapters) {
   const auto dir = job.fresh_folder("other");
   export_other_trained(model, dir);
-  const auto file = io::open_weights(dir / "non_lora_trainables.safetensors");
-  const auto written = names(file);
+  const auto file = io::open_weights(dir / "non_lora_trainables.bin");
+  std::multiset<std::string> written;
+  for (const auto& name : names(file)) written.insert(name.substr(kPeftPrefix.size()));
   EXPECT_EQ(written, names_where([](const nn::ParamState& p) { return p.trainable && !is_lora(p); }));
   EXPECT_EQ(written.count("lm_head.weight"), 1U);
   for (const auto& name : written) {
-    EXPECT_TRUE(read(file, name).equal(toy::value_of(model, name))) << name;
+    EXPECT_TRUE(read(file, kPeftPrefix + name).equal(toy::value_of(model, name))) << name;
   }
 }
 

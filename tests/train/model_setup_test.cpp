@@ -103,6 +103,37 @@ TEST(ModelSetup, TheMaskDecoderCanBeLeftAlone) {
   EXPECT_TRUE(model.layout->find("lm_head.weight")->trainable);
 }
 
+TEST(ModelSetup, AdaptersGoOnEveryPartOfTheModel) {
+  toy::Job job;
+  auto config = job.config();
+  config.lora_r = 1;  // SAM's decoder has layers with one output
+  config.train_scope = "lora";
+  config.adapter.target_modules = {"all-linear"};
+  config.adapter.modules_to_save = {"text_hidden_fcs"};
+  const auto model = job.load(config);
+  EXPECT_EQ(model.lora->layers.size(), model.layout->linears().size() - 3);  // all but the head and the saved two
+  for (const auto& p : model.layout->params()) {
+    EXPECT_EQ(p->trainable, names_any(p->name, {".lora_A.", ".lora_B.", "text_hidden_fcs"}) && !p->buffer) << p->name;
+  }
+  EXPECT_TRUE(model.vision_tower_trained);
+}
+
+TEST(ModelSetup, AnAdapterOnTheMaskDecoderTrainsWhereTheDecoderDoesNot) {
+  toy::Job job;
+  auto config = job.config();
+  config.lora_r = 2;
+  config.train_mask_decoder = false;
+  config.adapter.target_modules = {".*mask_decoder.*q_proj"};
+  const auto model = job.load(config);
+  std::int64_t adapters = 0;
+  for (const auto& p : model.layout->params()) {
+    if (!names_any(p->name, {".mask_decoder."})) continue;
+    EXPECT_EQ(p->trainable, names_any(p->name, {".lora_"})) << p->name;
+    adapters += p->trainable ? 1 : 0;
+  }
+  EXPECT_GT(adapters, 0);
+}
+
 TEST(ModelSetup, ScopeFullTrainsEverythingButBuffers) {
   toy::Job job;
   auto config = job.config();
@@ -184,18 +215,36 @@ TEST(ModelSetup, BackwardPassesThroughLanguageButNotThroughFrozenTowers) {
   toy::Job job;
   const auto model = job.load(job.config());
   bool tower = false;
+  const auto backward = has_backward(*model.layout);
   for (const auto& unit : model.layout->units()) {
     if (unit.params.empty()) continue;
     const auto& name = unit.params.front()->name;
     if (name.starts_with("model.layers.")) {
-      EXPECT_TRUE(has_backward(unit)) << unit.name;
+      EXPECT_TRUE(backward(unit)) << unit.name;
     }
     if (name.starts_with("model.vision_tower.") || names_any(name, {"image_encoder"})) {
-      EXPECT_FALSE(has_backward(unit)) << unit.name;
+      EXPECT_FALSE(backward(unit)) << unit.name;
       tower = true;
     }
   }
   EXPECT_TRUE(tower);
+}
+
+TEST(ModelSetup, BackwardPassesThroughATowerFromItsFirstAdapterOn) {
+  toy::Job job;
+  auto config = job.config();
+  config.adapter.target_modules = {".*vision_tower.*layers.1.self_attn.q_proj"};
+  config.train_scope = "lora";
+  const auto model = job.load(config);
+  const auto backward = has_backward(*model.layout);
+  std::vector<std::string> with;
+  for (const auto& unit : model.layout->units()) {
+    if (backward(unit) && names_any(unit.name, {"vision_tower", "image_encoder", "mm_projector"}))
+      with.push_back(unit.name);
+  }
+  ASSERT_GE(with.size(), 2U);  // the layer and the projector; CLIP's layers above the selected one may come between
+  EXPECT_NE(with.front().find("layers.1"), std::string::npos) << with.front();
+  EXPECT_NE(with.back().find("mm_projector"), std::string::npos) << with.back();
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ TEST_F(TrainerTest, ARunLeavesItsFolderAndGoesOnOnlyAsItBegan) {
   for (const char* name :
        {"config.toml", "metrics.jsonl", "losses.png", "validation.png", "checkpoints/step-3/manifest.json", "best",
         "overlays", "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
-        "non_lora_trainables.safetensors", "merged/config.json", "merged/tokenizer.model"}) {
+        "adapter/non_lora_trainables.bin", "adapter/config.json", "merged/config.json", "merged/tokenizer.model"}) {
     EXPECT_TRUE(fs::exists(run / name)) << name;
   }
   const auto losses = read_series(run / "metrics.jsonl", "loss");

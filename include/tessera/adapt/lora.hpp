@@ -1,76 +1,95 @@
 #pragma once
-/// LoRA: y = W x + scaling * B(A(dropout(x))) on chosen linear layers of a layout, named as PEFT names it.
-/// Source: huggingface/peft tuners/lora; which layers by default: dvlab-research/LISA train_ds.py.
+/// LoRA and DoRA on chosen linear layers of a layout, with PEFT's names, configuration and initialisations.
+///   LoRA: y = W x + b + scaling * B(A(dropout(x)))
+///   DoRA: W + scaling * B A, every row scaled to the length that the magnitude vector m gives it; the length it had is
+///         a constant to the gradient. With dropout the part that is added to W x + b sees the dropped-out x.
+/// Shapes: r rank of a layer, in and out its sizes.
+/// Source: huggingface/peft tuners/lora; arXiv:2106.09685 (LoRA); arXiv:2312.03732 (rsLoRA); arXiv:2402.09353 (DoRA);
+/// which layers by default: dvlab-research/LISA train_ds.py.
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "tessera/adapt/targets.hpp"
 #include "tessera/core/json.hpp"
 #include "tessera/nn/layers.hpp"
 #include "tessera/nn/param.hpp"
 
 namespace tessera::adapt {
 
-/// How a target is matched against a layer's full name.
-enum class TargetMatch : std::uint8_t {
-  substring,  ///< LISA's: the name contains the target
-  suffix,     ///< PEFT's list: the name is the target or ends in "." + target
-  exact,      ///< the name is the target
+/// How A and B begin (PEFT's init_lora_weights).
+enum class LoraInit : std::uint8_t {
+  kaiming,   ///< true: A uniform with bound 1/sqrt(in), B zero
+  gaussian,  ///< "gaussian": A normal with deviation 1/r, B zero
+  both,      ///< false: A as for true, B uniform with bound 1/sqrt(r), so that the adapter acts from the start
 };
 
-struct LoraConfig {
+struct LoraConfig : Targets {
   std::int64_t rank = 8;
   double alpha = 16;
   double dropout = 0.05;
   bool rslora = false;  ///< scaling alpha/sqrt(rank) instead of alpha/rank
-  std::vector<std::string> targets = {"q_proj", "v_proj"};
-  TargetMatch match = TargetMatch::substring;
-  /// A layer whose name contains one of these is never a target.
-  std::vector<std::string> exclude = {"visual_model", "vision_tower", "mm_projector", "text_hidden_fcs"};
-  double scaling() const;
+  bool dora = false;
+  LoraInit init = LoraInit::kaiming;
+  /// Other ranks and alphas for some layers (targets.hpp: pattern_matches); the first key that matches counts.
+  std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+
+  struct Layer {
+    std::int64_t rank = 0;
+    double alpha = 0;
+  };
+  /// Settled already, by the layer's full name (an adapter that was read); beats the patterns.
+  std::map<std::string, Layer> layers;
+
+  Layer layer(const std::string& name) const;
+  double scaling(const Layer& layer) const;
+  double scaling() const { return scaling({rank, alpha}); }
 };
 
-/// One adapted layer. A is Kaiming-uniform (bound 1/sqrt(in)), B zero.
+/// One adapted layer.
 struct LoraLayer {
   std::shared_ptr<nn::LinearState> target;
-  nn::Param a;  ///< [rank, in],  "<layer>.lora_A.default.weight"
-  nn::Param b;  ///< [out, rank], "<layer>.lora_B.default.weight"
+  nn::Param a;          ///< [r, in],  "<layer>.lora_A.default.weight"
+  nn::Param b;          ///< [out, r], "<layer>.lora_B.default.weight"
+  nn::Param magnitude;  ///< [out], "<layer>.lora_magnitude_vector.default.weight"; null: no DoRA
+  double scaling = 0;
 };
 
 struct Lora {
   LoraConfig config;
-  nn::UnitId unit = -1;  ///< the fused unit "adapters" that holds every A and B
+  nn::UnitId unit = -1;  ///< the fused unit "adapters" that holds every A, B and magnitude
   std::vector<LoraLayer> layers;
+  std::vector<nn::Param> saved;  ///< modules_to_save's weights
 };
 
-/// Appends the unit "adapters" to the layout, puts an adapter on every matching layer and marks A and B trainable and
-/// the layers' units adapted. Call it after the model is built. Throws RequestError: rank below 1 or above a target's
-/// smaller side, dropout outside [0,1), a target that matches no layer (with the nearest last name component), a layer
-/// that has an adapter already.
+/// Appends the unit "adapters" to the layout, puts an adapter on every matching layer, marks its weights trainable and
+/// the layers' units adapted. Call it after the model is built. A magnitude's own initial value is one: set it to
+/// row_norms of the layer's weight, or load it. Throws RequestError: what find_targets refuses, a rank below 1 or above
+/// a target's smaller side, dropout outside [0,1), a pattern that matches no target, a layer that has an adapter
+/// already.
 Lora attach_lora(nn::ModelLayout& layout, const LoraConfig& config);
 
 /// Full names of the layers the configuration would adapt, in layout order.
 std::vector<std::string> lora_targets(const nn::ModelLayout& layout, const LoraConfig& config);
 
-/// rows [begin, begin+count) of W + scaling * B A, in W's dtype, computed in fp32. weight: these rows of W.
-/// a [rank,in], b [out,rank].
-at::Tensor merged_rows(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling,
-                       std::int64_t begin);
+/// The matrices of one layer, whole. magnitude undefined: no DoRA.
+struct LoraTensors {
+  at::Tensor a;          ///< [r, in]
+  at::Tensor b;          ///< [out, r]
+  at::Tensor magnitude;  ///< [out]
+  double scaling = 0;
+};
 
-/// The name in adapter_model.safetensors: "base_model.model." + name without ".default".
-std::string peft_file_name(std::string_view param_name);
-/// The inverse, from any of PEFT's spellings. "" when it is no LoRA weight.
-std::string param_name_of_peft(std::string_view file_name);
+/// rows [begin, begin+count) of the merged weight in W's dtype, computed in fp32. weight: these rows of W.
+at::Tensor merged_rows(const at::Tensor& weight, const LoraTensors& lora, std::int64_t begin);
 
-/// adapter_config.json for this adapter as PEFT reads it: target_modules are the full names of the layers, so that the
-/// suffix rule of PEFT finds exactly these.
-std::string peft_config_json(const Lora& lora, const std::string& base_model);
-
-/// PEFT's adapter_config.json, without its targets: which layers are adapted is read from the adapter's own tensors.
-/// Throws RequestError naming the key: another kind of adapter, or an option that changes the mathematics and is not
-/// supported (DoRA, biases, patterns of rank or alpha, modules_to_save, fan_in_fan_out).
-LoraConfig lora_config_from_json(const JsonView& json);
+/// The length of every row of W + scaling * B A, fp32 [out], computed in fp32 by blocks of rows, so that the sum never
+/// exists as a whole. No graph.
+at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling);
 
 }  // namespace tessera::adapt

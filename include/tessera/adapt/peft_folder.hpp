@@ -1,6 +1,7 @@
 #pragma once
-/// PEFT's adapter folders: adapter_config.json with adapter_model.safetensors or .bin, and, where a trainer left them
-/// beside it, non_lora_trainables.safetensors or .bin with weights that were trained whole.
+/// PEFT's adapter folders: adapter_config.json with adapter_model.safetensors or .bin, which also holds the weights of
+/// modules_to_save, and, where a trainer left them beside it, non_lora_trainables.safetensors or .bin with weights that
+/// were trained whole.
 /// Source: huggingface/peft; haotian-liu/LLaVA (non_lora_trainables).
 #include <filesystem>
 #include <functional>
@@ -14,9 +15,11 @@
 namespace tessera::adapt {
 
 struct PeftFolder {
-  LoraConfig config;       ///< targets are the adapted layers' full names
-  io::SourcePtr weights;   ///< "<layer>.lora_A.default.weight" [rank, in], "….lora_B.default.weight" [out, rank]
-  io::SourcePtr replaced;  ///< base weights that the trainer replaced whole; null when there are none
+  LoraConfig config;       ///< targets are the adapted layers' full names; rank and alpha of each in `layers`
+  io::SourcePtr weights;   ///< "<layer>.lora_A.default.weight" [r, in], "….lora_B.default.weight" [out, r], with DoRA
+                           ///< "….lora_magnitude_vector.default.weight" [out]
+  io::SourcePtr replaced;  ///< base weights in the place of the model's own; null when there are none
+  std::vector<std::string> trained_whole;  ///< of these, modules_to_save's
   /// (name of a tensor here, name in the adapter's file)
   std::vector<std::pair<std::string, std::string>> file_names;
 };
@@ -24,13 +27,13 @@ struct PeftFolder {
 /// Name of a base weight in this program for the name it has in its model's files; nothing: not part of the model.
 using Rename = std::function<std::optional<std::string>(const std::string&)>;
 
-/// Throws RequestError: no adapter there, an option or tensor that is not supported, an A without its B, a rank that is
-/// not the configured one.
+/// Throws RequestError: no adapter there, an option or tensor that is not supported, an A without its B (or, with DoRA,
+/// its magnitude), a rank that is not the configured one.
 PeftFolder open_peft_folder(const std::filesystem::path& folder, const Rename& rename);
 
-/// `base` with every adapted weight W read as W + scaling * B A (fp32 arithmetic, W's type), and replaced ones
-/// replaced. A range is merged as it is read: nobody holds a whole weight. Throws RequestError: an adapted layer that
-/// base lacks, or whose shape does not fit.
+/// `base` with every adapted weight W read as what the adapter makes of it (fp32 arithmetic, W's type), and replaced
+/// ones replaced. A range is merged as it is read: nobody holds a whole weight. Throws RequestError: an adapted layer
+/// that base lacks, or whose shape does not fit.
 io::SourcePtr merged_source(io::SourcePtr base, const PeftFolder& adapter);
 
 struct MergeRequest {
@@ -40,7 +43,8 @@ struct MergeRequest {
 };
 struct MergeReport {
   std::int64_t tensors = 0;
-  std::int64_t merged = 0;  ///< of them, adapted
+  std::int64_t merged = 0;    ///< of them, adapted
+  std::int64_t replaced = 0;  ///< of them, trained whole
   std::int64_t bytes = 0;
 };
 

@@ -11,9 +11,10 @@ namespace tessera::adapt {
 
 enum class TrainScope : std::uint8_t {
   lisa,  ///< LISA's: adapters, embed_tokens, lm_head, text_hidden_fcs and SAM's mask decoder
+  lora,  ///< adapters alone
   full,  ///< everything but buffers
 };
-/// "lisa" or "full"; throws RequestError otherwise.
+/// "lisa", "lora" or "full"; throws RequestError otherwise.
 TrainScope train_scope_from_name(std::string_view name);
 
 /// Sets ParamState::trainable of every weight. Call it after adapters are attached.

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,7 @@ class ForwardModel {
   io::SourcePtr weights_;
   adapt::Rename rename_;
   std::map<std::string, std::string> file_names_;  ///< by our name
+  std::set<std::string> trained_whole_;            ///< the adapters' modules_to_save
   bool has_adapters_ = false;
 };
 

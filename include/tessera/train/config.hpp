@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tessera/core/options.hpp"
+#include "tessera/train/adapter_flags.hpp"
 #include "tessera/train/engine_flags.hpp"
 #include "tessera/train/schedule.hpp"
 
@@ -41,6 +42,7 @@ struct TrainConfig {
   double lora_alpha = 16;
   double lora_dropout = 0.05;
   std::string lora_target_modules = "q_proj,v_proj";
+  AdapterFlags adapter;
   bool train_mask_decoder = true;
   std::int64_t out_dim = 256;
   // losses

@@ -10,10 +10,14 @@
 
 namespace tessera::train {
 
-/// `dir/adapter_config.json`, `dir/adapter_model.safetensors`.
-void export_adapter(LoadedModel& model, const std::string& base_model, const std::filesystem::path& dir);
+/// `dir/adapter_config.json`, `dir/adapter_model.safetensors` (modules_to_save's weights are in it), and the model's
+/// `dir/config.json`, which LLaVA's loader looks for beside an adapter; `precision` is what it says of the weights.
+void export_adapter(LoadedModel& model, const std::string& base_model, const std::filesystem::path& dir,
+                    const std::string& precision);
 
-/// `dir/non_lora_trainables.safetensors`: trained weights that are no adapter's, fp32, under the model's own names.
+/// Trained weights that are not in the adapter's file, fp32: with LoRA `dir/non_lora_trainables.bin` as LLaVA's trainer
+/// writes it beside the adapter, under PEFT's names (from 3.9 GiB on as safetensors); without LoRA
+/// `dir/non_lora_trainables.safetensors`, under the model's own.
 void export_other_trained(LoadedModel& model, const std::filesystem::path& dir);
 
 /// `dir/mm_projector.bin` as LLaVA's first stage leaves it: the projector alone, fp32, in a file that torch.load reads.

@@ -45,7 +45,8 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
 shard::OptimizerConfig optimizer_of(const TrainConfig& config);
 /// Names of --precision. Throws RequestError.
 shard::ComputeType compute_type(const std::string& precision);
-/// Whether backward passes through a unit: not through an image tower of which nothing trains. For plans.
-bool has_backward(const nn::Unit& unit);
+/// Whether backward passes through a unit: not through the part of an image tower before the first weight or adapter
+/// that trains. For plans; asked after what trains is settled.
+std::function<bool(const nn::Unit&)> has_backward(const nn::ModelLayout& layout);
 
 }  // namespace tessera::train

@@ -2,8 +2,8 @@
 /// Trainer: the loop of `tessera train`, from a run folder and its newest checkpoint to the exported model. Collective.
 ///
 /// Run folder `--log_base_dir/--exp_name`: config.toml, metrics.jsonl, events.out.tfevents.*, checkpoints/step-N/,
-/// best/, overlays/, losses.png, and at the end adapter/, non_lora_trainables.safetensors, merged/. Returns
-/// ExitStatus::requeue when a signal ended the run after a checkpoint.
+/// best/, overlays/, losses.png, and at the end adapter/ (without LoRA non_lora_trainables.safetensors), merged/.
+/// Returns ExitStatus::requeue when a signal ended the run after a checkpoint.
 #include <string>
 
 #include "tessera/comm/fabric.hpp"

@@ -1,0 +1,180 @@
+#include "tessera/adapt/peft_config.hpp"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "tessera/core/error.hpp"
+
+namespace tessera::adapt {
+namespace {
+
+constexpr std::string_view kPeftPrefix = "base_model.model.";
+constexpr std::string_view kAdapterName = ".default";
+constexpr std::string_view kMagnitude = ".lora_magnitude_vector";
+constexpr std::string_view kWeight = ".weight";
+
+/// Options of PEFT that change what is computed and have no counterpart here.
+constexpr std::array<const char*, 8> kUnsupported = {
+    "fan_in_fan_out",          "lora_bias",   "layer_replication",
+    "target_parameters",       "use_qalora",  "alora_invocation_tokens",
+    "trainable_token_indices", "arrow_config"};
+
+bool drop_tail(std::string& text, std::string_view tail) {
+  if (!text.ends_with(tail)) return false;
+  text.erase(text.size() - tail.size());
+  return true;
+}
+
+template <class Value>
+std::vector<std::pair<std::string, Value>> sorted(std::vector<std::pair<std::string, Value>> patterns) {
+  std::sort(patterns.begin(), patterns.end(), [](const auto& l, const auto& r) { return l.first < r.first; });
+  return patterns;
+}
+
+/// As given, or, where sorting the keys would change what a layer gets, by the layers' names.
+struct PatternsJson {
+  nlohmann::json ranks = nlohmann::json::object();
+  nlohmann::json alphas = nlohmann::json::object();
+};
+
+PatternsJson patterns_json(const Lora& lora) {
+  LoraConfig as_read = lora.config;
+  as_read.rank_pattern = sorted(as_read.rank_pattern);
+  as_read.alpha_pattern = sorted(as_read.alpha_pattern);
+  const bool alike = std::all_of(lora.layers.begin(), lora.layers.end(), [&](const LoraLayer& layer) {
+    const auto mine = lora.config.layer(layer.target->name), read = as_read.layer(layer.target->name);
+    return mine.rank == read.rank && mine.alpha == read.alpha;
+  });
+  PatternsJson out;
+  if (alike) {
+    for (const auto& [key, rank] : as_read.rank_pattern) out.ranks[key] = rank;
+    for (const auto& [key, alpha] : as_read.alpha_pattern) out.alphas[key] = alpha;
+    return out;
+  }
+  for (const LoraLayer& layer : lora.layers) {
+    const auto mine = lora.config.layer(layer.target->name);
+    if (mine.rank != lora.config.rank) out.ranks[layer.target->name] = mine.rank;
+    if (mine.alpha != lora.config.alpha) out.alphas[layer.target->name] = mine.alpha;
+  }
+  return out;
+}
+
+nlohmann::json list_or_null(const std::vector<std::string>& list) {
+  return list.empty() ? nlohmann::json(nullptr) : nlohmann::json(list);
+}
+
+void put_targets(nlohmann::json& json, const Lora& lora) {
+  const LoraConfig& config = lora.config;
+  const bool as_given = config.match == TargetMatch::suffix || config.match == TargetMatch::regex;
+  if (as_given && config.exclude.empty()) {
+    json["target_modules"] =
+        config.match == TargetMatch::regex ? nlohmann::json(config.targets.front()) : nlohmann::json(config.targets);
+    json["exclude_modules"] = config.exclude_match == TargetMatch::regex && !config.exclude_modules.empty()
+                                  ? nlohmann::json(config.exclude_modules.front())
+                                  : list_or_null(config.exclude_modules);
+    json["layers_pattern"] = list_or_null(config.layers_pattern);
+    json["layers_to_transform"] =
+        config.layers_to_transform.empty() ? nlohmann::json(nullptr) : nlohmann::json(config.layers_to_transform);
+    return;
+  }
+  std::vector<std::string> names;
+  for (const LoraLayer& layer : lora.layers) names.push_back(layer.target->name);
+  json["target_modules"] = names;
+  for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform"}) json[key] = nullptr;
+}
+
+nlohmann::json init_json(LoraInit init) {
+  if (init == LoraInit::gaussian) return "gaussian";
+  return init == LoraInit::kaiming;
+}
+
+LoraInit init_of(const JsonView& json) {
+  if (!json.has("init_lora_weights")) return LoraInit::kaiming;
+  const nlohmann::json& value = json.at("init_lora_weights").raw();
+  if (value.is_boolean()) return value.get<bool>() ? LoraInit::kaiming : LoraInit::both;
+  if (value == "gaussian") return LoraInit::gaussian;
+  // PiSSA and its kin subtract what A and B begin with from the base: the adapter is not for the base as it is stored.
+  throw RequestError(
+      "{}: initialisation {} changes the base weights, which is not supported; save the adapter with "
+      "path_initial_model_for_weight_conversion",
+      json.at("init_lora_weights").where(), value.dump());
+}
+
+void refuse_unsupported(const JsonView& json) {
+  for (const char* key : kUnsupported) {
+    if (!json.has(key)) continue;
+    const nlohmann::json& value = json.at(key).raw();
+    if (value != false && !value.empty()) throw RequestError("{} is not supported", json.at(key).where());
+  }
+  if (json.text("bias", "none") != "none") throw RequestError("{}: only 'bias' none is supported", json.where());
+}
+
+}  // namespace
+
+std::string peft_file_name(std::string_view param_name) {
+  std::string name = std::string(kPeftPrefix) + std::string(param_name);
+  const bool adapter = drop_tail(name, std::string(kAdapterName) + std::string(kWeight));
+  if (adapter && !name.ends_with(kMagnitude)) name += kWeight;
+  return name;
+}
+
+std::string param_name_of_peft(std::string_view file_name) {
+  std::string name(file_name);
+  if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
+  const bool weight = drop_tail(name, kWeight);
+  drop_tail(name, kAdapterName);
+  const bool matrix = weight && (name.ends_with(".lora_A") || name.ends_with(".lora_B"));
+  if (!matrix && !name.ends_with(kMagnitude)) return "";
+  return name + std::string(kAdapterName) + std::string(kWeight);
+}
+
+std::string peft_config_json(const Lora& lora, const std::string& base_model) {
+  const PatternsJson patterns = patterns_json(lora);
+  nlohmann::json json = {{"peft_type", "LORA"},
+                         {"task_type", "CAUSAL_LM"},
+                         {"base_model_name_or_path", base_model},
+                         {"r", lora.config.rank},
+                         {"lora_alpha", lora.config.alpha},
+                         {"lora_dropout", lora.config.dropout},
+                         {"use_rslora", lora.config.rslora},
+                         {"use_dora", lora.config.dora},
+                         {"rank_pattern", patterns.ranks},
+                         {"alpha_pattern", patterns.alphas},
+                         {"bias", "none"},
+                         {"fan_in_fan_out", false},
+                         {"inference_mode", true},
+                         {"init_lora_weights", init_json(lora.config.init)},
+                         {"modules_to_save", list_or_null(lora.config.modules_to_save)}};
+  put_targets(json, lora);
+  return json.dump(2) + "\n";
+}
+
+LoraConfig lora_config_from_json(const JsonView& json) {
+  if (json.text("peft_type", "") != "LORA") {
+    throw RequestError("{}: peft_type is '{}', only LORA is supported", json.where(), json.text("peft_type", ""));
+  }
+  refuse_unsupported(json);
+  LoraConfig config;
+  config.rank = json.integer("r");
+  config.alpha = json.real("lora_alpha");
+  config.dropout = json.real("lora_dropout", 0.0);
+  config.rslora = json.boolean("use_rslora", false);
+  config.dora = json.boolean("use_dora", false);
+  config.init = init_of(json);
+  if (json.has("rank_pattern")) {
+    const JsonView ranks = json.at("rank_pattern");
+    for (const std::string& key : ranks.keys()) config.rank_pattern.emplace_back(key, ranks.integer(key));
+  }
+  if (json.has("alpha_pattern")) {
+    const JsonView alphas = json.at("alpha_pattern");
+    for (const std::string& key : alphas.keys()) config.alpha_pattern.emplace_back(key, alphas.real(key));
+  }
+  if (json.has("modules_to_save")) config.modules_to_save = json.at("modules_to_save").texts();
+  config.match = TargetMatch::exact;
+  config.exclude.clear();
+  config.targets.clear();
+  return config;
+}
+
+}  // namespace tessera::adapt

@@ -88,15 +88,24 @@ void check_charsmap(std::string_view blob, const Reader& at) {
   const std::string_view texts = blob.substr(sizeof trie_bytes + trie_bytes);
   if (texts.back() != '\0') at.fail("a character map without an end");
   const std::size_t units = trie_bytes / 4;
-  for (std::size_t i = 0; i < units; ++i) {
+  const auto unit_at = [&](std::size_t i) {
     std::uint32_t unit = 0;
     std::memcpy(&unit, blob.data() + sizeof trie_bytes + i * 4, 4);
-    if ((unit >> 31) != 0) {  // a leaf: its value is an offset into the replacements
+    return unit;
+  };
+  for (std::size_t i = 0; i < units; ++i) {
+    const std::uint32_t unit = unit_at(i);
+    // A leaf: its value is an offset into the replacements. The first unit is the root whatever it says.
+    if (i > 0 && (unit >> 31) != 0) {
       if ((unit & 0x7FFFFFFFU) >= texts.size()) at.fail("a character map that points outside its texts");
       continue;
     }
     const std::size_t offset = (unit >> 10) << ((unit & (1U << 9)) >> 6);
     if (((i ^ offset) | 0xFF) >= units) at.fail("a character map whose trie points outside itself");
+    // A unit that ends a key names its leaf, whose value the library takes whatever stands there.
+    if ((unit & (1U << 8)) != 0 && (unit_at(i ^ offset) & 0x7FFFFFFFU) >= texts.size()) {
+      at.fail("a character map that points outside its texts");
+    }
   }
 }
 

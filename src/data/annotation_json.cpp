@@ -149,6 +149,17 @@ void for_each_record(const std::filesystem::path& path, const std::function<void
   as_array(top, path, "");
 }
 
+void for_each_sound_record(const std::filesystem::path& path, std::vector<Problem>& problems,
+                           const std::function<void(const std::string&, const json&)>& use) {
+  for_each_record(path, [&](std::int64_t number, const json& record) {
+    try {
+      use("[" + std::to_string(number) + "]", record);
+    } catch (const BrokenSample& broken) {
+      problems.push_back(broken.problem());
+    }
+  });
+}
+
 void for_each_listed(const std::filesystem::path& path,
                      const std::function<void(const std::string&, std::int64_t, const json&)>& use) {
   std::string list;

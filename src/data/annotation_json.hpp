@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tessera/data/problem.hpp"
 
@@ -19,6 +20,11 @@ nlohmann::json read_annotation_json(const std::filesystem::path& path);
 /// passed too. Throws BrokenSample like read_annotation_json, and when the top is no list.
 void for_each_record(const std::filesystem::path& path,
                      const std::function<void(std::int64_t number, const nlohmann::json& record)>& use);
+
+/// The same with the record's place, "[12]"; an element that `use` finds broken goes into `problems`, and the next
+/// follows.
+void for_each_sound_record(const std::filesystem::path& path, std::vector<Problem>& problems,
+                           const std::function<void(const std::string& where, const nlohmann::json& record)>& use);
 
 /// Calls `use` for each element of the lists in the file's top-level object ("images", "annotations", …), holding one
 /// at a time.

@@ -20,13 +20,8 @@ class Llava final : public Reader {
         folder_(folder.empty() ? path.parent_path() : folder),
         source_(fmt::format("llava/{}", path.stem().string())) {
     if (!fs::exists(path_)) throw RequestError("--data_path: no file '{}'", path_.string());
-    for_each_record(path_, [this](std::int64_t number, const nlohmann::json& record) {
-      try {
-        add(fmt::format("[{}]", number), record);
-      } catch (const BrokenSample& broken) {
-        problems_.push_back(broken.problem());
-      }
-    });
+    for_each_sound_record(path_, problems_,
+                          [this](const std::string& where, const nlohmann::json& record) { add(where, record); });
   }
 
   const std::string& source() const noexcept override { return source_; }

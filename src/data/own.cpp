@@ -22,14 +22,10 @@ class Own final : public Reader {
     source_ = fmt::format("own/{}{}", name.string(), validation ? "/val" : "");
     if (!fs::exists(path_))
       throw RequestError("--own_data: no file '{}'; datasets/own.md says what is expected", path_.string());
-    for_each_record(path_, [this](std::int64_t number, const nlohmann::json& record) {
-      try {
-        auto read = read_own_record(record, path_, fmt::format("[{}]", number));
-        items_.push_back({read.where, read.image, {}});
-        records_.push_back(std::move(read));
-      } catch (const BrokenSample& broken) {
-        problems_.push_back(broken.problem());
-      }
+    for_each_sound_record(path_, problems_, [this](const std::string& where, const nlohmann::json& record) {
+      auto read = read_own_record(record, path_, where);
+      items_.push_back({read.where, read.image, {}});
+      records_.push_back(std::move(read));
     });
   }
 

@@ -27,13 +27,8 @@ class Vqa final : public Reader {
   Vqa(const fs::path& dataset_dir, std::string_view name)
       : path_(dataset_dir / "llava_dataset" / fmt::format("{}.json", name)), source_(fmt::format("vqa/{}", name)) {
     if (!fs::exists(path_)) throw RequestError("--vqa_data: no file '{}'", path_.string());
-    for_each_record(path_, [this](std::int64_t number, const nlohmann::json& record) {
-      try {
-        add(fmt::format("[{}]", number), record);
-      } catch (const BrokenSample& broken) {
-        problems_.push_back(broken.problem());
-      }
-    });
+    for_each_sound_record(path_, problems_,
+                          [this](const std::string& where, const nlohmann::json& record) { add(where, record); });
   }
 
   const std::string& source() const noexcept override { return source_; }

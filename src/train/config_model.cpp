@@ -1,0 +1,123 @@
+// Flags of the model and of what trains.
+#include "tessera/core/error.hpp"
+#include "train/config_parts.hpp"
+
+namespace tessera::train {
+
+namespace {
+
+void bind_model(Options& o, TrainConfig& c) {
+  const OptionInfo model{.group = "Model"};
+  o.add("version", &c.version, "folder of the base LLaVA weights or of a finished LISA model",
+        {.group = "Model", .required = true});
+  o.add("vision_tower", &c.vision_tower, "CLIP folder; default: the one that the model's config.json names", model);
+  o.add("vision_pretrained", &c.vision_pretrained, "SAM weights (.pth or .safetensors) where the model folder has none",
+        model);
+  o.add("hub_dir", &c.hub_dir, "folder in which model names are looked up", model);
+  o.add("precision", &c.precision, "arithmetic; default bf16 on GPUs, fp32 on CPUs",
+        {.group = "Model", .choices = {"", "fp32", "bf16", "fp16"}});
+  o.add("random_init", &c.random_init, "draw every weight that no file holds, instead of refusing", model);
+  o.add("out_dim", &c.out_dim, "width of text_hidden_fcs' output", {.group = "Model", .min = 1});
+}
+
+void bind_llava(Options& o, TrainConfig& c) {
+  const OptionInfo llava{.group = "LLaVA (--recipe llava)"};
+  const OptionInfo rate{.group = "LLaVA (--recipe llava)", .min = 0};
+  o.add("mm_vision_select_layer", &c.mm_vision_select_layer,
+        "hidden state of the tower that is taken, from the end when negative; default: as config.json says, or -2",
+        llava);
+  o.add("mm_vision_select_feature", &c.mm_vision_select_feature, "with the class token or without",
+        {.group = "LLaVA (--recipe llava)", .choices = {"", "patch", "cls_patch"}});
+  o.add("mm_projector_type", &c.mm_projector_type, "linear, mlp2x_gelu, …; default: as config.json says, or linear",
+        llava);
+  o.add("image_aspect_ratio", &c.image_aspect_ratio, "square: the processor's resize and crop; pad: to a square first",
+        {.group = "LLaVA (--recipe llava)", .choices = {"square", "pad"}});
+  o.add("pretrain_mm_mlp_adapter", &c.pretrain_mm_mlp_adapter, "mm_projector.bin that stage one wrote", llava);
+  o.add("tune_mm_mlp_adapter", &c.tune_mm_mlp_adapter, "stage one: train the projector alone, write mm_projector.bin",
+        llava);
+  o.add("freeze_mm_mlp_adapter", &c.freeze_mm_mlp_adapter, "the projector stays as it is", llava);
+  o.add("freeze_backbone", &c.freeze_backbone, "the language model stays as it is, but for the head", llava);
+  o.add("lora_enable", &c.lora_enable, "LoRA on the language model instead of training it", llava);
+  o.add("unfreeze_mm_vision_tower", &c.unfreeze_mm_vision_tower, "train the vision tower as well", llava);
+  o.add("mm_projector_lr", &c.mm_projector_lr, "peak learning rate of the projector; 0: --lr", rate);
+  o.add("mm_vision_tower_lr", &c.mm_vision_tower_lr, "peak learning rate of the vision tower; 0: --lr", rate);
+}
+
+void bind_trained_parts(Options& o, TrainConfig& c) {
+  const OptionInfo trained{.group = "What trains"};
+  o.add(
+      "train_scope", &c.train_scope,
+      "lisa: LoRA, embed_tokens, lm_head, text_hidden_fcs and the mask decoder; lora: LoRA and modules_to_save alone; "
+      "full: every parameter",
+      {.group = "What trains", .choices = {"lisa", "lora", "full"}});
+  o.add("lora_r", &c.lora_r, "rank of LoRA; 0 trains the language model itself", {.group = "What trains", .min = 0});
+  o.add("lora_alpha", &c.lora_alpha, "LoRA's scale is lora_alpha / lora_r", trained);
+  o.add("lora_dropout", &c.lora_dropout, "dropout on LoRA's input", {.group = "What trains", .min = 0});
+  o.add("lora_target_modules", &c.lora_target_modules,
+        "substrings of the layers that get LoRA, comma separated; the towers, "
+        "the projector and text_hidden_fcs never do",
+        trained);
+  bind(o, c.adapter, "What trains");
+  o.add("train_mask_decoder", &c.train_mask_decoder, "train SAM's mask decoder", trained);
+}
+
+}  // namespace
+
+void bind_model_flags(Options& o, TrainConfig& c) {
+  bind_model(o, c);
+  bind_llava(o, c);
+  bind_trained_parts(o, c);
+}
+
+namespace {
+
+void check_llava(const TrainConfig& c) {
+  if (c.tune_mm_mlp_adapter && c.freeze_mm_mlp_adapter) {
+    throw RequestError("--tune_mm_mlp_adapter and --freeze_mm_mlp_adapter leave nothing to train");
+  }
+  if (c.tune_mm_mlp_adapter && c.lora_enable) {
+    throw RequestError("--tune_mm_mlp_adapter trains the projector alone and contradicts --lora_enable");
+  }
+  if (c.lora_enable && c.freeze_backbone) {
+    throw RequestError("--lora_enable leaves the language model's own weights as they are; drop --freeze_backbone");
+  }
+  if (!c.lora_enable) check_no_adapter(c.adapter, "--lora_enable");
+  if (c.lora_enable && c.lora_r == 0) throw RequestError("--lora_enable needs a --lora_r above 0");
+  if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower) {
+    throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
+  }
+  if (c.mm_projector_lr > 0 && c.freeze_mm_mlp_adapter) {
+    throw RequestError("--mm_projector_lr is the rate of a projector that --freeze_mm_mlp_adapter keeps as it is");
+  }
+  if (c.train_scope != "lisa") throw RequestError("--train_scope is LISA's; --recipe llava has its stages' flags");
+}
+
+void check_trained(const TrainConfig& c) {
+  if (c.lora_dropout >= 1) throw RequestError("--lora_dropout {} must be below 1", c.lora_dropout);
+  if (c.train_scope == "full" && c.lora_r > 0) {
+    throw RequestError("--train_scope full trains every parameter: pass --lora_r 0 with it");
+  }
+  if (c.lora_r == 0) {
+    check_no_adapter(c.adapter);
+    if (c.train_scope == "lora") throw RequestError("--train_scope lora needs --lora_r above 0");
+  }
+  if (c.lora_r > 0 && c.lora_target_modules.empty() && c.adapter.target_modules.empty()) {
+    throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);
+  }
+}
+
+}  // namespace
+
+void check_model_flags(const TrainConfig& c) {
+  check_trained(c);
+  if (c.recipe == "llava") {
+    check_llava(c);
+  } else if (c.lora_enable || c.tune_mm_mlp_adapter || c.freeze_mm_mlp_adapter || c.freeze_backbone ||
+             c.unfreeze_mm_vision_tower || !c.pretrain_mm_mlp_adapter.empty() || c.mm_projector_lr > 0 ||
+             c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer || !c.mm_vision_select_feature.empty() ||
+             !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
+    throw RequestError("flags of LLaVA's stages are given without --recipe llava");
+  }
+}
+
+}  // namespace tessera::train

@@ -27,11 +27,16 @@ struct Options::Impl {
     std::string name;
     std::string why;
   };
+  struct Alias {
+    std::string name;
+    std::string of;
+  };
 
   std::string program;
   std::string about;
   std::vector<Entry> entries;
   std::vector<Ignored> ignored;
+  std::vector<Alias> aliases;
 
   Entry* find(std::string_view name) {
     const auto it = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == name; });
@@ -40,6 +45,17 @@ struct Options::Impl {
   const Ignored* find_ignored(std::string_view name) const {
     const auto it = std::find_if(ignored.begin(), ignored.end(), [&](const Ignored& e) { return e.name == name; });
     return it == ignored.end() ? nullptr : &*it;
+  }
+  /// The name under which a setting was declared; an unknown one as it is.
+  std::string declared(std::string name) const {
+    std::replace(name.begin(), name.end(), '-', '_');
+    const auto it = std::find_if(aliases.begin(), aliases.end(), [&](const Alias& e) { return e.name == name; });
+    return it == aliases.end() ? name : it->of;
+  }
+  void check_new(const std::string& name) {
+    if (name == "config" || name == "help" || find(declared(name)) != nullptr || find_ignored(name) != nullptr) {
+      throw RunError("options of {}: '{}' is declared twice", program, name);
+    }
   }
 
   std::vector<std::string> normalise(const std::vector<std::string>& args, Outcome& outcome);
@@ -52,11 +68,6 @@ struct Options::Impl {
 };
 
 namespace {
-
-std::string with_underscores(std::string name) {
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-}
 
 bool is_flag(const std::string& arg) {
   return arg.size() > 2 && arg[0] == '-' && arg[1] == '-';
@@ -91,18 +102,21 @@ Options::Options(Options&&) noexcept = default;
 Options::~Options() = default;
 
 Options& Options::add(std::string name, Target target, std::string help, OptionInfo info) {
-  if (name == "config" || name == "help" || impl_->find(name) != nullptr || impl_->find_ignored(name) != nullptr) {
-    throw RunError("options of {}: '{}' is declared twice", impl_->program, name);
-  }
+  impl_->check_new(name);
   impl_->entries.push_back({std::move(name), target, std::move(help), std::move(info), detail::toml_value(target)});
   return *this;
 }
 
 Options& Options::add_ignored(std::string name, std::string why) {
-  if (impl_->find(name) != nullptr || impl_->find_ignored(name) != nullptr) {
-    throw RunError("options of {}: '{}' is declared twice", impl_->program, name);
-  }
+  impl_->check_new(name);
   impl_->ignored.push_back({std::move(name), std::move(why)});
+  return *this;
+}
+
+Options& Options::add_alias(std::string name, const std::string& of) {
+  impl_->check_new(name);
+  if (impl_->find(of) == nullptr) throw RunError("options of {}: '{}' has no '{}'", impl_->program, name, of);
+  impl_->aliases.push_back({std::move(name), of});
   return *this;
 }
 
@@ -110,6 +124,7 @@ void Options::Impl::unknown(const std::string& place, const std::string& name) c
   std::vector<std::string> all{"config", "help"};
   for (const auto& entry : entries) all.push_back(entry.name);
   for (const auto& entry : ignored) all.push_back(entry.name);
+  for (const auto& entry : aliases) all.push_back(entry.name);
   const std::string near = nearest_name(name, all);
   if (near.empty()) throw RequestError("{}: no such option; '{} --help' lists them", place, program);
   throw RequestError("{}: no such option; did you mean --{}?", place, near);
@@ -158,7 +173,7 @@ std::vector<std::string> Options::Impl::normalise(const std::vector<std::string>
       continue;
     }
     const std::size_t equals = arg.find('=');
-    const std::string name = with_underscores(arg.substr(2, equals == std::string::npos ? equals : equals - 2));
+    const std::string name = declared(arg.substr(2, equals == std::string::npos ? equals : equals - 2));
     const bool has_value = equals != std::string::npos;
     if (name == "help") {
       outcome.help = true;
@@ -173,8 +188,8 @@ std::vector<std::string> Options::Impl::normalise(const std::vector<std::string>
       }
     } else if (const Ignored* skipped = find_ignored(name)) {
       outcome.warnings.push_back(fmt::format("--{} has no effect here: {}", name, skipped->why));
-      if (!has_value && i < args.size() && is_value(args[i])) ++i;
-    } else if (Entry* negated = name.starts_with("no_") ? find(name.substr(3)) : nullptr;
+      while (!has_value && i < args.size() && is_value(args[i])) ++i;
+    } else if (Entry* negated = name.starts_with("no_") ? find(declared(name.substr(3))) : nullptr;
                negated != nullptr && detail::is_bool(negated->target)) {
       if (has_value) throw RequestError("--{}: takes no value; write --{}{}", name, negated->name, arg.substr(equals));
       out.push_back("--" + negated->name + "=false");
@@ -205,14 +220,16 @@ std::string Options::Impl::configure(CLI::App& app) const {
     if (entry.info.positional && detail::is_list(entry.target)) option->expected(-1);
   }
   std::string footer;
+  if (!aliases.empty()) footer += "Other names, which the reference programs have:\n";
+  for (const auto& entry : aliases) footer += fmt::format("  --{}: --{}\n", entry.name, entry.of);
+  if (!ignored.empty()) footer += "Accepted for the reference programs' sake, without effect:\n";
   for (const auto& entry : ignored) footer += fmt::format("  --{}: {}\n", entry.name, entry.why);
-  if (!footer.empty()) footer = "Accepted for the reference programs' sake, without effect:\n" + footer;
   return app.help() + footer;
 }
 
 void Options::Impl::apply_config(const std::string& path, Outcome& outcome) {
   for (const auto& item : detail::read_config(path)) {
-    const std::string name = with_underscores(item.key);
+    const std::string name = declared(item.key);
     if (Entry* entry = find(name)) {
       detail::assign(entry->target, item.value, entry->info);
       entry->given = true;
@@ -284,7 +301,7 @@ std::string Options::dump_toml() const {
 }
 
 bool Options::given(std::string_view name) const {
-  const auto* entry = impl_->find(name);
+  const auto* entry = impl_->find(impl_->declared(std::string(name)));
   if (entry == nullptr) throw RunError("options of {}: '{}' was never declared", impl_->program, name);
   return entry->given;
 }

@@ -35,7 +35,9 @@ struct Settings {
         .add("mm_projector_lr", &projector_lr, "rate of the projector", {.group = "Optimiser"})
         .add("vision_tower", &tower, "the tower's folder")
         .add("merge", &merge, "merge first")
-        .add_ignored("local_rank", "the launcher knows it");
+        .add_ignored("local_rank", "the launcher knows it")
+        .add_alias("learning_rate", "lr")
+        .add_alias("fast", "bf16");
     return options;
   }
 };
@@ -140,6 +142,38 @@ TEST(Options, WarnsOfAnIgnoredFlagAndSwallowsItsValue) {
   ASSERT_EQ(outcome.warnings.size(), 1U);
   EXPECT_EQ(outcome.warnings[0], "--local_rank has no effect here: the launcher knows it");
   EXPECT_EQ(s.steps, 2);
+  EXPECT_EQ(options.parse({"--local_rank", "0", "1", "--steps", "3"}).warnings.size(), 1U);
+  EXPECT_EQ(s.steps, 3);
+}
+
+TEST(Options, TakesAnotherNameForASetting) {
+  Settings s;
+  Options options = s.bind();
+  EXPECT_TRUE(options.parse({"--learning-rate", "0.5", "--no_fast"}).warnings.empty());
+  EXPECT_EQ(s.lr, 0.5);
+  EXPECT_FALSE(s.bf16);
+  EXPECT_TRUE(options.given("lr") && options.given("learning_rate"));
+  options.parse({"--learning_rate", "1", "--lr", "2"});
+  EXPECT_EQ(s.lr, 2);
+  options.parse({"--lr", "2", "--learning_rate=1"});
+  EXPECT_EQ(s.lr, 1);
+  TempDir dir;
+  write_file(dir / "run.toml", "learning_rate = 3\n");
+  options.parse({"--config", (dir / "run.toml").string()});
+  EXPECT_EQ(s.lr, 3);
+  options.parse({"--config", (dir / "run.toml").string(), "--lr", "4"});
+  EXPECT_EQ(s.lr, 4);
+  EXPECT_EQ(options.dump_toml().find("learning_rate"), std::string::npos);
+  EXPECT_NE(options.help().find("--learning_rate: --lr"), std::string::npos);
+  EXPECT_EQ(parse_message({"--learning_rat", "1"}), "--learning_rat: no such option; did you mean --learning_rate?");
+  EXPECT_EQ(parse_message({"--learning_rate", "fast"}), "--lr: 'fast' is not a number");
+}
+
+TEST(Options, ANameIsDeclaredOnceAndAnotherNameOnlyOfWhatIsThere) {
+  Settings s;
+  EXPECT_THROW(s.bind().add_alias("steps", "lr"), RunError);
+  EXPECT_THROW(s.bind().add_alias("rate", "rat"), RunError);
+  EXPECT_THROW(s.bind().add_ignored("learning_rate", "twice"), RunError);
 }
 
 TEST(Options, ReadsAFileAndLetsFlagsBeatIt) {

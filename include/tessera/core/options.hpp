@@ -41,6 +41,8 @@ class Options {
   Options& add(std::string name, Target target, std::string help, OptionInfo info = {});
   /// A flag of a reference program that cannot apply here: accepted, with a warning that says why.
   Options& add_ignored(std::string name, std::string why);
+  /// Another name of the setting `of`, which is declared already: as a flag and as a key, of whichever the last counts.
+  Options& add_alias(std::string name, const std::string& of);
 
   struct Outcome {
     bool help = false;                  ///< --help was asked for; print help() and end with status 0

@@ -81,6 +81,16 @@ std::optional<std::string> llava_hf_name(std::string_view name) {
   return replaced(name, kToFiles);
 }
 
+std::optional<std::string> llava_module_name(std::string_view name) {
+  constexpr std::string_view kWhole = "language_model.model.";
+  constexpr std::string_view kLanguage = "language_model.";
+  auto file = llava_hf_name(name);
+  if (!file) return std::nullopt;
+  if (file->starts_with(kWhole)) return "model." + std::string(kLanguage) + file->substr(kWhole.size());
+  if (file->starts_with(kLanguage)) return file->substr(kLanguage.size());
+  return "model." + *file;
+}
+
 bool is_recomputed_buffer(std::string_view name) {
   return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".embeddings.position_ids");
 }

@@ -72,6 +72,13 @@ TEST(LlavaHfName, IsTheNameInTransformersFiles) {
   EXPECT_FALSE(llava_hf_name("model.mm_projector.weight").has_value()) << "transformers' projector has two layers";
 }
 
+TEST(LlavaModuleName, IsTheNameInTransformersMemory) {
+  for (const auto& row : kRows) EXPECT_EQ(llava_module_name(row.ours), row.modules);
+  EXPECT_EQ(llava_module_name("model.layers.0.q_proj.lora_A.default.weight"),
+            "model.language_model.layers.0.q_proj.lora_A.default.weight");
+  EXPECT_FALSE(llava_module_name("model.mm_projector.weight").has_value());
+}
+
 TEST(UnwrappedName, TakesOffWhatTrainersPutAround) {
   EXPECT_EQ(unwrapped_name("module.base_model.model.model.norm.weight"), "model.norm.weight");
   EXPECT_EQ(unwrapped_name("base_model.model.model.layers.0.q_proj.base_layer.weight"), "model.layers.0.q_proj.weight");

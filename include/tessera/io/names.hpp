@@ -35,6 +35,9 @@ std::string llava_name(std::string_view name);
 /// The name transformers' LLaVA files have for our name; nothing for what those models do not have.
 std::optional<std::string> llava_hf_name(std::string_view name);
 
+/// The name transformers' LLaVA has for it in memory since 4.52, where adapters sit; nothing likewise.
+std::optional<std::string> llava_module_name(std::string_view name);
+
 /// Buffers that older files hold and every program computes anew: `….rotary_emb.inv_freq`, `….embeddings.position_ids`.
 bool is_recomputed_buffer(std::string_view name);
 

@@ -29,7 +29,7 @@ int run_eval(const std::vector<std::string>& args, Session& session) {
   options.add("random_init", &request.model.random_init, "draw every weight that no file holds, instead of refusing",
               model);
   options.add("split", &request.split, "split of the shards", data);
-  options.add("model_max_length", &request.model_max_length, "positions after the image is spliced in", data);
+  options.add_ignored("model_max_length", "a validation cuts no text, as the reference's");
   options.add("max_items", &request.max_items, "the first so many items; -1: all", data);
   options.add("workers", &request.workers, "threads that read and decode, per rank", {.group = "Data", .min = 1});
   options.add("vis_save_path", &request.overlay_dir, "folder for overlays; empty: none", {.group = "Output"});

@@ -16,11 +16,16 @@ struct TrainFlags {
 void bind(Options& options, TrainFlags& f) {
   train::bind(options, f.request.train);
   data::bind(options, f.request.loader);
-  options.add("val_shards", &f.request.val_shards, "prepared folder(s) with the validation split; empty: no validation",
-              {.group = "Data"});
+  options.add(
+      "val_shards", &f.request.val_shards,
+      "prepared folder(s) with the validation split; with --recipe llava folders of samples that are held back; "
+      "empty: no validation",
+      {.group = "Data"});
   options.add("max_val_items", &f.request.max_val_items, "validate on the first so many items; -1: all",
               {.group = "Data"});
   options.add("seed", &f.seed, "of initial weights, sample order and dropout", {.group = "Run", .min = 0});
+  options.add("data_seed", &f.request.data_seed, "of the sample order alone, in the place of --seed",
+              {.group = "Run", .min = 0});
   options.add("check_schedule", &f.check_schedule,
               "compare every collective across the ranks before it starts, and name the first difference; slow",
               {.group = "Engine"});
@@ -42,16 +47,19 @@ std::string recipe_of(const std::vector<std::string>& args) {
 int run_train(const std::vector<std::string>& args, Session& session) {
   TrainFlags flags;
   auto& request = flags.request;
-  train::set_recipe_defaults(request.train, recipe_of(args));
+  const auto recipe = recipe_of(args);
+  train::set_recipe_defaults(request.train, recipe);
+  if (recipe == "llava") {  // transformers' TrainingArguments
+    request.loader.batch_size = 8;
+    request.loader.grad_accumulation_steps = 1;
+  }
   Options options("tessera train", kAbout);
   bind(options, flags);
   if (!parse(options, args)) return 0;
+  train::settle(request.train, options);
   request.seed = static_cast<std::uint64_t>(flags.seed);
   train::validate(request.train);
   if (request.loader.shards.empty()) throw RequestError("--shards is missing: the folder that `tessera prepare` wrote");
-  if (request.train.recipe == "llava" && !request.val_shards.empty()) {
-    throw RequestError("--val_shards: a validation scores masks, and --recipe llava has none");
-  }
 
   Devices devices(session, request.train.precision, flags.check_schedule);
   devices.watch(session, request.train.comm_timeout_s);

@@ -52,28 +52,53 @@ std::vector<std::string> families_of(const std::vector<SourcePopulation>& source
 
 using Order = std::function<std::int64_t(std::int64_t)>;  ///< number in the stream -> row of the sample table
 
-Order grouped_order(const std::vector<SourcePopulation>& sources, const std::vector<std::string>& families,
-                    const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed) {
-  if (!config.sample_rates.empty()) {
-    throw RequestError(
-        "--sample_rates has no meaning with --group_by_modality_length, which takes each sample once an "
-        "epoch");
-  }
+struct Stream {
+  Order at;
+  std::int64_t epoch_samples = 0;
+};
+
+std::vector<std::int64_t> signed_lengths(const Shards& shards) {
   std::vector<std::int64_t> lengths;
   for (std::int64_t row = 0; row < shards.size(); ++row) {
     const auto sizes = shards.sizes_of(row);
     const auto words = std::max<std::int64_t>(1, sizes.words);
     lengths.push_back(sizes.images > 0 ? words : -words);
   }
+  return lengths;
+}
+
+/// Epoch after epoch of every sample, in LLaVA's order; of samples that all count alike that is a plain shuffle.
+Order epochs_order(const std::vector<SourcePopulation>& sources, const std::vector<std::string>& families,
+                   std::vector<std::int64_t> lengths, const StepShape& shape, std::uint64_t seed) {
   const auto order = std::make_shared<GroupedOrder>(sources, families, std::move(lengths), shape.batch_size,
                                                     shape.micro_batches, seed);
   return [order](std::int64_t g) { return order->at(g); };
 }
 
-Order order_of(const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed) {
-  const auto sources = shards.populations();
-  const auto families = config.dataset.empty() ? families_of(sources) : parse_families(config.dataset);
-  if (config.group_by_modality_length) return grouped_order(sources, families, config, shards, shape, seed);
+std::int64_t items_of(const std::vector<SourcePopulation>& sources, const std::vector<std::string>& families) {
+  std::int64_t items = 0;
+  for (const auto& source : sources) {
+    const bool taken = std::find(families.begin(), families.end(), source.family) != families.end();
+    items += taken ? static_cast<std::int64_t>(source.items.size()) : 0;
+  }
+  return items;
+}
+
+Order order_of(const LoaderConfig& config, const std::vector<SourcePopulation>& sources,
+               const std::vector<std::string>& families, const Shards& shards, const StepShape& shape,
+               std::uint64_t seed) {
+  if (config.group_by_modality_length) {
+    if (!config.sample_rates.empty()) {
+      throw RequestError(
+          "--sample_rates has no meaning with --group_by_modality_length, which takes each sample once an "
+          "epoch");
+    }
+    return epochs_order(sources, families, signed_lengths(shards), shape, seed);
+  }
+  if (config.sample_rates.empty() && shards.header().recipe == "llava") {
+    return epochs_order(sources, families, std::vector<std::int64_t>(static_cast<std::size_t>(shards.size()), 1), shape,
+                        seed);
+  }
   std::vector<double> rates;
   if (config.sample_rates.empty()) {
     for (const auto& family : families) rates.push_back(reference_rate(family));
@@ -82,6 +107,12 @@ Order order_of(const LoaderConfig& config, const Shards& shards, const StepShape
   }
   const auto order = std::make_shared<MixtureOrder>(sources, families, rates, seed);
   return [order](std::int64_t g) { return order->at(g); };
+}
+
+Stream stream_of(const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed) {
+  const auto sources = shards.populations();
+  const auto families = config.dataset.empty() ? families_of(sources) : parse_families(config.dataset);
+  return {order_of(config, sources, families, shards, shape, seed), items_of(sources, families)};
 }
 
 void bind_augmentation(Options& options, image::AugmentConfig& config) {
@@ -139,7 +170,8 @@ void bind(Options& options, LoaderConfig& config) {
               {.group = group});
   options.add(
       "sample_rates", &config.sample_rates,
-      "how often each family is drawn, as 9,3,3,1 or 9||3||3||1; empty: 9, 3, 3, 1 for the reference's families",
+      "how often each family is drawn, as 9,3,3,1 or 9||3||3||1; empty: 9, 3, 3, 1 for the reference's families, and "
+      "with --recipe llava every sample once an epoch",
       {.group = group});
   options.add("batch_size", &config.batch_size, "images of one rank in one micro-step",
               {.group = group, .unit = "images", .min = 1});
@@ -156,8 +188,12 @@ void bind(Options& options, LoaderConfig& config) {
               "LLaVA's order: every sample once an epoch, a step's micro-batches of one modality and of about the same "
               "weight; instead of the mixture by rates",
               {.group = group});
+  options.add_alias("per_device_train_batch_size", "batch_size");
+  options.add_alias("gradient_accumulation_steps", "grad_accumulation_steps");
   bind_augmentation(options, config.augment);
-  options.add("workers", &config.workers, "threads of a rank that read and decode ahead", {.group = group, .min = 1});
+  options.add("workers", &config.workers, "threads of a rank that read and decode ahead; 0: one",
+              {.group = group, .min = 0});
+  options.add_alias("dataloader_num_workers", "workers");
   options.add("prefetch_mib", &config.prefetch_mib, "memory of a rank for samples read ahead, beyond the step in hand",
               {.group = group, .unit = "MiB", .min = 0});
 }
@@ -216,9 +252,10 @@ struct Loader::Impl {
         shards(table),
         seed(seed_),
         lisa(has_masks(table)),
-        order(order_of(config, table, shape, seed_)),
+        order(stream_of(config, table, shape, seed_)),
         ahead(
-            {.workers = static_cast<int>(config.workers), .bytes = config.prefetch_mib * kMiB},
+            {.workers = static_cast<int>(std::max<std::int64_t>(1, config.workers)),
+             .bytes = config.prefetch_mib * kMiB},
             [this](std::int64_t i) { return make(i); }, [this](std::int64_t i) { return cost(i); }) {}
 
   /// Number in the stream of image j of this rank's i-th micro-batch since step 0.
@@ -235,7 +272,7 @@ struct Loader::Impl {
     std::vector<std::uint64_t> keys;
     for (std::int64_t j = 0; j < shape.batch_size; ++j) {
       const auto g = number(i, j);
-      const auto row = order(g);
+      const auto row = order.at(g);
       samples.push_back(shards.read(row));
       keys.push_back(mix_keys(seed, hash_name("sample"), g));
       result.samples.push_back(info_of(shards, g, row, samples.back()));
@@ -251,7 +288,7 @@ struct Loader::Impl {
   std::int64_t cost(std::int64_t i) const {
     std::int64_t bytes = 0;
     for (std::int64_t j = 0; j < shape.batch_size; ++j) {
-      bytes += collated_bytes(shards.sizes_of(order(number(i, j))), spec, lisa);
+      bytes += collated_bytes(shards.sizes_of(order.at(number(i, j))), spec, lisa);
     }
     return bytes;
   }
@@ -261,7 +298,7 @@ struct Loader::Impl {
   const Shards& shards;
   std::uint64_t seed;
   bool lisa;
-  Order order;
+  Stream order;
   std::int64_t step = 0;
   Prefetch<MicroBatch> ahead;  // last: its threads use all of the above
 };
@@ -273,6 +310,10 @@ Loader::~Loader() = default;
 
 const StepShape& Loader::shape() const noexcept {
   return impl_->shape;
+}
+
+std::int64_t Loader::epoch_samples() const noexcept {
+  return impl_->order.epoch_samples;
 }
 
 StepBatches Loader::next() {
@@ -293,7 +334,7 @@ void Loader::seek(std::int64_t step) {
 std::vector<std::int64_t> Loader::rows_of(std::int64_t step, std::int64_t micro) const {
   std::vector<std::int64_t> rows;
   for (std::int64_t j = 0; j < impl_->shape.batch_size; ++j) {
-    rows.push_back(impl_->order((step * impl_->shape.micro_batches + micro) * impl_->shape.batch_size + j));
+    rows.push_back(impl_->order.at((step * impl_->shape.micro_batches + micro) * impl_->shape.batch_size + j));
   }
   return rows;
 }
@@ -311,12 +352,15 @@ struct EvalLoader::Impl {
         shards(table),
         rank(rank_),
         world(world_),
+        lisa(table.header().recipe == "lisa"),
         rows(first_rows(table, limits.max_items)),
         calls((static_cast<std::int64_t>(rows.size()) + world - 1) / world),
         ahead(
-            {.workers = static_cast<int>(limits.workers), .bytes = limits.prefetch_mib * kMiB, .end = calls},
+            {.workers = static_cast<int>(std::max<std::int64_t>(1, limits.workers)),
+             .bytes = limits.prefetch_mib * kMiB,
+             .end = calls},
             [this](std::int64_t i) { return make(i); },
-            [this](std::int64_t i) { return collated_bytes(shards.sizes_of(row(i)), spec); }) {}
+            [this](std::int64_t i) { return collated_bytes(shards.sizes_of(row(i)), spec, lisa); }) {}
 
   static std::vector<std::int64_t> first_rows(const Shards& shards, std::int64_t most) {
     auto all = shards.evaluation_rows();
@@ -340,8 +384,12 @@ struct EvalLoader::Impl {
     std::vector<StoredSample> one;
     one.push_back(std::move(sample));
     CollateReport report;
-    item.batch =
-        collate(one, {mix_keys(number, hash_name("evaluation"))}, shards.header(), spec, Purpose::evaluation, report);
+    const std::vector<std::uint64_t> keys{mix_keys(number, hash_name("evaluation"))};
+    if (lisa) {
+      item.batch = collate(one, keys, shards.header(), spec, Purpose::evaluation, report);
+    } else {
+      item.llava = collate_llava(one, keys, shards.header(), spec, report);
+    }
     item.image = std::move(one.front().image);
     return item;
   }
@@ -350,6 +398,7 @@ struct EvalLoader::Impl {
   const Shards& shards;
   int rank;
   int world;
+  bool lisa;
   std::vector<std::int64_t> rows;
   std::int64_t calls;
   std::int64_t taken = 0;

@@ -10,6 +10,9 @@ void set_recipe_defaults(TrainConfig& config, const std::string& recipe) {
   if (recipe == "lisa") return;
   if (recipe != "llava") throw RequestError("--recipe '{}' is unknown; choose lisa or llava", recipe);
   // LLaVA's TrainingArguments and transformers'.
+  config.num_train_epochs = 3;
+  config.save_steps = 500;
+  config.save_total_limit = 0;
   config.lr = 5e-5;
   config.beta2 = 0.999;
   config.lr_scheduler_type = "linear";
@@ -25,6 +28,7 @@ void bind(Options& options, TrainConfig& config) {
   bind_model_flags(options, config);
   bind_optim_flags(options, config);
   bind_run_flags(options, config);
+  bind_reference_flags(options, config);
 }
 
 void validate(const TrainConfig& c) {

@@ -8,8 +8,7 @@ namespace {
 
 void bind_model(Options& o, TrainConfig& c) {
   const OptionInfo model{.group = "Model"};
-  o.add("version", &c.version, "folder of the base LLaVA weights or of a finished LISA model",
-        {.group = "Model", .required = true});
+  o.add("version", &c.version, "folder of the base LLaVA weights or of a finished LISA model", model);
   o.add("vision_tower", &c.vision_tower, "CLIP folder; default: the one that the model's config.json names", model);
   o.add("vision_pretrained", &c.vision_pretrained, "SAM weights (.pth or .safetensors) where the model folder has none",
         model);
@@ -17,7 +16,9 @@ void bind_model(Options& o, TrainConfig& c) {
   o.add("precision", &c.precision, "arithmetic; default bf16 on GPUs, fp32 on CPUs",
         {.group = "Model", .choices = {"", "fp32", "bf16", "fp16"}});
   o.add("random_init", &c.random_init, "draw every weight that no file holds, instead of refusing", model);
-  o.add("out_dim", &c.out_dim, "width of text_hidden_fcs' output", {.group = "Model", .min = 1});
+  o.add("out_dim", &c.out_dim,
+        "width of text_hidden_fcs' output and of SAM's prompts, which config.json must have; default: as it has it",
+        {.group = "Model", .min = 1});
 }
 
 void bind_llava(Options& o, TrainConfig& c) {
@@ -34,6 +35,8 @@ void bind_llava(Options& o, TrainConfig& c) {
         {.group = "LLaVA (--recipe llava)", .choices = {"square", "pad"}});
   o.add("pretrain_mm_mlp_adapter", &c.pretrain_mm_mlp_adapter, "mm_projector.bin that stage one wrote", llava);
   o.add("tune_mm_mlp_adapter", &c.tune_mm_mlp_adapter, "stage one: train the projector alone, write mm_projector.bin",
+        llava);
+  o.add("tune_mm_mlp_and_vision_tower", &c.tune_mm_mlp_and_vision_tower, "train the projector and the tower alone",
         llava);
   o.add("freeze_mm_mlp_adapter", &c.freeze_mm_mlp_adapter, "the projector stays as it is", llava);
   o.add("freeze_backbone", &c.freeze_backbone, "the language model stays as it is, but for the head", llava);
@@ -78,12 +81,17 @@ void check_llava(const TrainConfig& c) {
   if (c.tune_mm_mlp_adapter && c.lora_enable) {
     throw RequestError("--tune_mm_mlp_adapter trains the projector alone and contradicts --lora_enable");
   }
+  if (c.tune_mm_mlp_and_vision_tower && (c.lora_enable || c.tune_mm_mlp_adapter || c.freeze_mm_mlp_adapter)) {
+    throw RequestError(
+        "--tune_mm_mlp_and_vision_tower trains projector and tower alone and contradicts --lora_enable, "
+        "--tune_mm_mlp_adapter and --freeze_mm_mlp_adapter");
+  }
   if (c.lora_enable && c.freeze_backbone) {
     throw RequestError("--lora_enable leaves the language model's own weights as they are; drop --freeze_backbone");
   }
   if (!c.lora_enable) check_no_adapter(c.adapter, "--lora_enable");
   if (c.lora_enable && c.lora_r == 0) throw RequestError("--lora_enable needs a --lora_r above 0");
-  if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower) {
+  if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower && !c.tune_mm_mlp_and_vision_tower) {
     throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
   }
   if (c.mm_projector_lr > 0 && c.freeze_mm_mlp_adapter) {
@@ -109,13 +117,14 @@ void check_trained(const TrainConfig& c) {
 }  // namespace
 
 void check_model_flags(const TrainConfig& c) {
+  if (c.version.empty()) throw RequestError("--version is missing: the folder of the model");
   check_trained(c);
   if (c.recipe == "llava") {
     check_llava(c);
-  } else if (c.lora_enable || c.tune_mm_mlp_adapter || c.freeze_mm_mlp_adapter || c.freeze_backbone ||
-             c.unfreeze_mm_vision_tower || !c.pretrain_mm_mlp_adapter.empty() || c.mm_projector_lr > 0 ||
-             c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer || !c.mm_vision_select_feature.empty() ||
-             !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
+  } else if (c.lora_enable || c.tune_mm_mlp_adapter || c.tune_mm_mlp_and_vision_tower || c.freeze_mm_mlp_adapter ||
+             c.freeze_backbone || c.unfreeze_mm_vision_tower || !c.pretrain_mm_mlp_adapter.empty() ||
+             c.mm_projector_lr > 0 || c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer ||
+             !c.mm_vision_select_feature.empty() || !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
     throw RequestError("flags of LLaVA's stages are given without --recipe llava");
   }
 }

@@ -1,4 +1,5 @@
 // Flags of losses, optimiser, schedule and the lengths of a run.
+#include <algorithm>
 #include <cmath>
 
 #include "tessera/core/error.hpp"
@@ -37,7 +38,9 @@ void bind_optimisation(Options& o, TrainConfig& c) {
          .choices = {"warmup_decay", "linear", "cosine", "polynomial", "inverse_sqrt", "constant",
                      "constant_with_warmup"}});
   o.add("warmup_steps", &c.warmup_steps, "optimiser steps of linear warm-up", positive);
-  o.add("warmup_ratio", &c.warmup_ratio, "above 0: warm-up is this part of all steps, whatever --warmup_steps says",
+  o.add("warmup_ratio", &c.warmup_ratio,
+        "above 0: warm-up is this part of all steps, whatever --warmup_steps says; with --recipe llava only where that "
+        "is 0",
         positive);
   o.add("lr_power", &c.lr_power, "power of the polynomial schedule", positive);
   o.add("lr_end", &c.lr_end, "rate at which the polynomial schedule ends", positive);
@@ -52,7 +55,11 @@ void bind_lengths(Options& o, TrainConfig& c) {
   o.add("epochs", &c.epochs, "epochs of steps_per_epoch optimiser steps", positive);
   o.add("steps_per_epoch", &c.steps_per_epoch, "optimiser steps from one validation to the next",
         {.group = "Optimisation", .min = 1});
-  o.add("max_steps", &c.max_steps, "stop after that many optimiser steps; 0: epochs * steps_per_epoch", positive);
+  o.add("num_train_epochs", &c.num_train_epochs,
+        "passes over the data, in the place of epochs * steps_per_epoch; an epoch is then one pass",
+        {.group = "Optimisation"});
+  o.add("max_steps", &c.max_steps, "stop after that many optimiser steps; 0 or less: as many as the epochs make",
+        {.group = "Optimisation", .min = -1});
 }
 
 }  // namespace
@@ -63,10 +70,18 @@ void bind_optim_flags(Options& o, TrainConfig& c) {
   bind_lengths(o, c);
 }
 
+void settle_lengths(TrainConfig& c, std::int64_t samples, std::int64_t images) {
+  if (!c.num_train_epochs) return;
+  c.steps_per_epoch = std::max<std::int64_t>(1, (samples + images - 1) / images);
+  if (c.max_steps > 0) return;
+  c.max_steps = std::max<std::int64_t>(
+      1, static_cast<std::int64_t>(std::ceil(*c.num_train_epochs * static_cast<double>(c.steps_per_epoch))));
+}
+
 ScheduleConfig schedule_of(const TrainConfig& c) {
   ScheduleConfig out{c.lr_scheduler_type, c.warmup_steps, c.total_steps(), c.lr_first_step_full};
-  // transformers rounds up.
-  if (c.warmup_ratio > 0) {
+  // transformers rounds up, and lets a number of steps win over a share of them.
+  if (c.warmup_ratio > 0 && !(c.recipe == "llava" && c.warmup_steps > 0)) {
     out.warmup_steps = static_cast<std::int64_t>(std::ceil(c.warmup_ratio * static_cast<double>(c.total_steps())));
   }
   out.power = c.lr_power;
@@ -75,7 +90,12 @@ ScheduleConfig schedule_of(const TrainConfig& c) {
 }
 
 void check_optim_flags(const TrainConfig& c) {
-  if (c.total_steps() <= 0 && !c.eval_only) throw RequestError("--epochs and --max_steps leave no step to train");
+  const bool passes = c.num_train_epochs && c.max_steps <= 0;
+  if (passes && !(*c.num_train_epochs > 0)) {
+    throw RequestError("--num_train_epochs {} leaves no step to train", *c.num_train_epochs);
+  }
+  if (!passes && c.total_steps() <= 0 && !c.eval_only)
+    throw RequestError("--epochs and --max_steps leave no step to train");
   if (c.warmup_ratio > 1) throw RequestError("--warmup_ratio {} is above 1", c.warmup_ratio);
   if (c.momentum > 0 && c.optim != "sgd") throw RequestError("--momentum is sgd's; --optim is {}", c.optim);
   if (c.momentum >= 1) throw RequestError("--momentum {} must be below 1", c.momentum);

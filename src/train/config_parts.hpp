@@ -8,6 +8,8 @@ namespace tessera::train {
 void bind_model_flags(Options& options, TrainConfig& config);
 void bind_optim_flags(Options& options, TrainConfig& config);
 void bind_run_flags(Options& options, TrainConfig& config);
+/// Other names of the flags above, and flags of the references that cannot apply; last.
+void bind_reference_flags(Options& options, TrainConfig& config);
 
 void check_model_flags(const TrainConfig& config);
 void check_optim_flags(const TrainConfig& config);

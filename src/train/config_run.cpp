@@ -7,18 +7,18 @@ namespace {
 
 void bind_run(Options& o, TrainConfig& c) {
   const OptionInfo run{.group = "Run"};
+  const OptionInfo counted{.group = "Run", .min = 0};
   o.add("log_base_dir", &c.log_base_dir, "run folders lie here", run);
   o.add("exp_name", &c.exp_name, "name of this run's folder", run);
+  o.add("output_dir", &c.output_dir, "this run's folder itself, in the place of log_base_dir/exp_name", run);
   o.add("resume", &c.resume, "checkpoint folder to go on from, or auto: the newest whole one of this run", run);
   o.add("auto_resume", &c.auto_resume, "go on from this run's newest whole checkpoint if there is one", run);
   o.add("no_eval", &c.no_eval, "no validation", run);
   o.add("eval_only", &c.eval_only, "one validation and exit", run);
   o.add("print_freq", &c.print_freq, "a progress line every that many steps", {.group = "Run", .min = 1});
-  o.add("save_steps", &c.save_steps, "a checkpoint every that many steps; 0: at the end of each epoch",
-        {.group = "Run", .min = 0});
-  o.add("save_total_limit", &c.save_total_limit, "checkpoints kept besides the best", {.group = "Run", .min = 1});
-  o.add("keep_last", &c.keep_last, "another name of --save_total_limit; when given, it is the one that counts",
-        {.group = "Run", .min = 1});
+  o.add("eval_steps", &c.eval_steps, "a validation every that many steps; 0: at the end of each epoch", counted);
+  o.add("save_steps", &c.save_steps, "a checkpoint every that many steps; 0: at the end of each epoch", counted);
+  o.add("save_total_limit", &c.save_total_limit, "checkpoints kept besides the best; 0: all", counted);
   o.add("async_save", &c.async_save,
         "write checkpoints from a copy in host memory while the next steps run; false: write first, then go on", run);
   o.add("vis_samples", &c.vis_samples, "overlays written by the last validation", {.group = "Run", .min = 0});
@@ -34,19 +34,11 @@ void bind_engine(Options& o, TrainConfig& c) {
         {.group = "Engine", .unit = "s", .min = 1});
 }
 
-void bind_ignored(Options& o) {
-  o.add_ignored("local_rank", "ranks come from mpirun");
-  o.add_ignored("exclude_val", "the reference stores it and never uses it");
-  o.add_ignored("start_epoch", "a resumed run goes on at the step of its checkpoint");
-  o.add_ignored("vis_save_path", "training writes its pictures into the run folder; `tessera chat` takes this flag");
-}
-
 }  // namespace
 
 void bind_run_flags(Options& o, TrainConfig& c) {
   bind_run(o, c);
   bind_engine(o, c);
-  bind_ignored(o);
 }
 
 }  // namespace tessera::train

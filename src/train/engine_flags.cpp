@@ -111,6 +111,7 @@ void bind(Options& o, EngineFlags& f) {
         {.group = "Engine", .min = 1});
   o.add("reproducible", &f.reproducible,
         "the same bits for any number of ranks; auto: on CPUs, where it costs little, and not on GPUs", choice);
+  o.add("tf32", &f.tf32, "matrix products of fp32 in TF32, on GPUs", engine);
   o.add("offload_optimizer", &f.offload_optimizer,
         "masters and moments in host memory; auto: when nothing else fits a GPU", choice);
 }
@@ -163,6 +164,10 @@ void apply(const EngineFlags& f, shard::EngineConfig& config) {
   config.prefetch = prefetch(f.prefetch).value_or(1);
   config.layer_major = static_cast<int>(f.layer_major);
   const bool cpu = config.device.is_cpu();
+  if (f.tf32) {
+    at::globalContext().setAllowTF32CuBLAS(*f.tf32);
+    at::globalContext().setAllowTF32CuDNN(*f.tf32);
+  }
   config.reproducible = yes_or_no(f.reproducible).value_or(cpu);
   if (config.reproducible && !cpu) {
     // A kernel that has no deterministic form says so in a warning rather than ending the run.

@@ -3,9 +3,11 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <array>
 #include <chrono>
 
 #include "tessera/comm/agree.hpp"
+#include "tessera/core/exact_sum.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/train/step.hpp"
 #include "train/overlays.hpp"
@@ -28,6 +30,17 @@ void count(const data::EvalItem& item, const std::vector<at::Tensor>& predicted,
     if (item.is_sentence == 0) result.short_questions.add(pixels(logits), pixels(target));
     if (item.is_sentence == 1) result.long_questions.add(pixels(logits), pixels(target));
   }
+}
+
+ExactSum over_all_ranks(ExactSum sum, comm::Communicator& control) {
+  auto& words = sum.words();
+  control.all_reduce({words.data(), static_cast<std::int64_t>(words.size()), comm::DType::i64});
+  return sum;
+}
+
+std::int64_t targets_of(const models::LlavaBatch& batch) {
+  const auto length = batch.labels.size(1);
+  return length < 2 ? 0 : batch.labels.narrow(1, 1, length - 1).ne(-100).sum().item<std::int64_t>();
 }
 
 }  // namespace
@@ -65,6 +78,38 @@ Evaluation evaluate(const models::LisaModel& model, shard::Engine& engine, data:
   result.all.all_reduce(control);
   result.short_questions.all_reduce(control);
   result.long_questions.all_reduce(control);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+LossEvaluation evaluate_loss(const Recipe& recipe, shard::Engine& engine, data::EvalLoader& loader) {
+  const auto start = std::chrono::steady_clock::now();
+  const at::NoGradGuard no_grad;
+  LossOptions options;
+  options.scale = models::LossScale{1.0, 1.0};  // sums
+  ExactSum sum;
+  std::array<std::int64_t, 2> counts{};  // tokens, samples
+  engine.begin_step();
+  loader.rewind();
+  for (std::int64_t call = 0; call < loader.calls(); ++call) {
+    const auto item = loader.next();
+    nn::ForwardContext ctx;
+    ctx.sample_keys = item.llava.sample_keys;
+    engine.begin_pass(shard::Pass::eval);
+    const auto out = recipe.forward(Batch(on_device(item.llava, engine.config())), engine, ctx, options);
+    engine.end_pass();
+    if (!item.counted) continue;
+    sum.add(out.loss.item<double>());
+    counts[0] += targets_of(item.llava);
+    counts[1] += 1;
+  }
+  engine.end_step();
+  auto& control = engine.control();
+  control.all_reduce({counts.data(), static_cast<std::int64_t>(counts.size()), comm::DType::i64});
+  LossEvaluation result;
+  result.tokens = counts[0];
+  result.samples = counts[1];
+  result.loss = over_all_ranks(sum, control).value() / static_cast<double>(counts[0]);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

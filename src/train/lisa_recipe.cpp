@@ -19,6 +19,10 @@ class LisaRecipe final : public Recipe {
       : config_(config),
         folder_(
             models::read_lisa_folder({config.version, config.vision_tower, config.vision_pretrained, config.hub_dir})) {
+    if (config.out_dim.value_or(folder_.lisa.out_dim) != folder_.lisa.out_dim) {
+      throw RequestError("--out_dim {}: text_hidden_fcs and SAM's prompts are {} wide in {}", *config.out_dim,
+                         folder_.lisa.out_dim, config.version);
+    }
   }
 
   void build(nn::ModelLayout& layout) override { model_.emplace(layout, folder_.lisa); }

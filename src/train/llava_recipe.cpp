@@ -186,8 +186,9 @@ class LlavaRecipe final : public Recipe {
     if (layout.unit(p.unit).fused) return true;  // adapters
     const bool projector = has(p.name, kProjector);
     if (projector) return !config_.freeze_mm_mlp_adapter;
-    if (has(p.name, kTower)) return config_.unfreeze_mm_vision_tower && !layout.unit(p.unit).idle;
-    if (config_.tune_mm_mlp_adapter) return false;
+    const bool tower = config_.unfreeze_mm_vision_tower || config_.tune_mm_mlp_and_vision_tower;
+    if (has(p.name, kTower)) return tower && !layout.unit(p.unit).idle;
+    if (config_.tune_mm_mlp_adapter || config_.tune_mm_mlp_and_vision_tower) return false;
     if (config_.lora_enable) return false;
     return !config_.freeze_backbone || p.name == "lm_head.weight";
   }

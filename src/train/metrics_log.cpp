@@ -76,6 +76,10 @@ void MetricsLog::add_validation(std::int64_t step, double giou, double ciou, std
   append(ordered_json{{"step", step}, {"val_giou", giou}, {"val_ciou", ciou}, {"val_masks", masks}}.dump());
 }
 
+void MetricsLog::add_validation_loss(std::int64_t step, double loss, std::int64_t tokens, std::int64_t samples) {
+  append(ordered_json{{"step", step}, {"val_loss", loss}, {"val_tokens", tokens}, {"val_samples", samples}}.dump());
+}
+
 void MetricsLog::append(const std::string& line) {
   out_ << line << '\n';
   out_.flush();

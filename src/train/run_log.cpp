@@ -32,6 +32,12 @@ void RunLog::validation(std::int64_t step, double giou, double ciou, std::int64_
   events_->add(step, {{"val/giou", giou}, {"val/ciou", ciou}});
 }
 
+void RunLog::validation_loss(std::int64_t step, double loss, std::int64_t tokens, std::int64_t samples) {
+  if (!metrics_) return;
+  metrics_->add_validation_loss(step, loss, tokens, samples);
+  events_->add(step, {{"val/loss", loss}});
+}
+
 void RunLog::record(const StepMetrics& m) {
   metrics_->add(m);
   events_->add(m.step, {{"train/loss", m.loss},

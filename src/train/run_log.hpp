@@ -24,6 +24,7 @@ class RunLog {
   // Of every rank. Throws RunError after --max_skipped_steps steps in a row without an update.
   void step(const StepMetrics& metrics);
   void validation(std::int64_t step, double giou, double ciou, std::int64_t masks);
+  void validation_loss(std::int64_t step, double loss, std::int64_t tokens, std::int64_t samples);
   void clear_bar();  // before anything else is printed
   void end() { bar_.reset(); }
 

@@ -32,7 +32,7 @@ void plot_run(const std::filesystem::path& run_dir) {
   const auto metrics = run_dir / "metrics.jsonl";
   plot_keys(metrics, run_dir / "losses.png", "losses (weighted)",
             {"loss", "ce_loss", "mask_bce_loss", "mask_dice_loss"});
-  plot_keys(metrics, run_dir / "validation.png", "validation", {"val_giou", "val_ciou"});
+  plot_keys(metrics, run_dir / "validation.png", "validation", {"val_giou", "val_ciou", "val_loss"});
 }
 
 }  // namespace tessera::train

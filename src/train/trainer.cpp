@@ -13,7 +13,6 @@
 #include "tessera/core/trace.hpp"
 #include "tessera/shard/checkpoint.hpp"
 #include "tessera/shard/checkpoint_writer.hpp"
-#include "tessera/train/evaluate.hpp"
 #include "tessera/train/export.hpp"
 #include "tessera/train/machine.hpp"
 #include "tessera/train/model_setup.hpp"
@@ -22,6 +21,7 @@
 #include "tessera/train/step.hpp"
 #include "train/run_log.hpp"
 #include "train/run_report.hpp"
+#include "train/validation.hpp"
 
 namespace tessera::train {
 
@@ -49,20 +49,15 @@ class Trainer {
                                       [&] {
                                         return std::make_unique<data::Loader>(
                                             request.loader, model_.input_spec(request.loader.model_max_length),
-                                            *shards_, request.seed, fabric.rank(), fabric.size());
+                                            *shards_, request.order_seed(), fabric.rank(), fabric.size());
                                       })),
         groups_(model_.recipe->param_groups(*model_.layout)),
         optimizer_(*model_.engine, optimizer_of(config_), groups_.groups, groups_.group_of),
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
         writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}),
-        run_log_(config_, log, fabric.rank()) {
-    if (!request.val_shards.empty() && !config_.no_eval) {
-      val_shards_.emplace(comm::made_everywhere(
-          *fabric.control, [&] { return data::Shards::open(request.val_shards, "val", requirements()); }));
-      val_loader_.emplace(
-          model_.input_spec(request.loader.model_max_length), *val_shards_, fabric.rank(), fabric.size(),
-          data::EvalLoader::Limits{request.loader.workers, request.loader.prefetch_mib, request.max_val_items});
-    }
+        run_log_(config_, log, fabric.rank()),
+        validation_(request, model_, fabric_, log_, run_log_) {
+    settle_lengths(config_, loader_->epoch_samples(), loader_->shape().images());
   }
 
   ExitStatus run() {
@@ -80,11 +75,10 @@ class Trainer {
       one_step();
       if (const auto saved = writer_.poll()) report_saved(*saved);
       const bool last = step_ == config_.total_steps();
-      const bool epoch_end = step_ % config_.steps_per_epoch == 0 || last;
       const bool stop = any_rank(signals.received());
-      const bool best = epoch_end && val_loader_ && validate_now();
-      const bool due = config_.save_steps > 0 ? step_ % config_.save_steps == 0 || last : epoch_end;
-      save(due || stop, best);
+      const bool best = validation_ && due(config_.eval_steps) && validate_now();
+      const bool saves = config_.reference.save_strategy != "no";
+      save((saves && due(config_.save_steps)) || stop, best);
       if (stop && !last) {
         finish_saving();
         close_measurements();
@@ -100,7 +94,10 @@ class Trainer {
   }
 
  private:
-  data::ShardRequirements requirements() const { return {model_.tokenizer.content_hash(), {}, config_.recipe}; }
+  // Something done every so many steps, or at the end of each epoch, and at the end.
+  bool due(std::int64_t every) const {
+    return step_ % (every > 0 ? every : config_.steps_per_epoch) == 0 || step_ == config_.total_steps();
+  }
   bool speaks() const { return fabric_.rank() == 0; }
   fs::path checkpoints() const { return folder_ / "checkpoints"; }
 
@@ -125,7 +122,8 @@ class Trainer {
   // The largest micro-batch that the shards can give, for the plan.
   BatchShape open_shards(const LoadedModel& model) {
     const auto& loader = request_.loader;
-    shards_.emplace(data::Shards::open(loader.shards, "train", {model.tokenizer.content_hash(), {}, config_.recipe}));
+    shards_.emplace(data::Shards::open(loader.shards, "train",
+                                       {model.tokenizer.content_hash(), config_.reference.conv_type, config_.recipe}));
     const auto steps = data::step_shape(loader, fabric_.rank(), fabric_.size());
     return batch_shape(*shards_, steps.batch_size, model.input_spec(loader.model_max_length), steps.own(),
                        loader.prefetch_mib << 20);
@@ -172,12 +170,15 @@ class Trainer {
           from.string(), state.at("images_per_step").get<std::int64_t>(), loader_->shape().images(),
           state.at("images_per_step").get<std::int64_t>());
     }
-    if (state.at("seed").get<std::uint64_t>() != request_.seed) {
-      throw RequestError("checkpoint {} was made with --seed {}, this run has {}", from.string(),
-                         state.at("seed").get<std::uint64_t>(), request_.seed);
-    }
+    const auto same_seed = [&](const char* flag, std::uint64_t own) {
+      const auto made = state.value(flag, own);
+      if (made == own) return;
+      throw RequestError("checkpoint {} was made with --{} {}, this run has {}", from.string(), flag, made, own);
+    };
+    same_seed("seed", request_.seed);
+    same_seed("data_seed", request_.order_seed());
     step_ = info.step;
-    best_giou_ = state.at("best_giou").get<double>();
+    validation_.restore(state);
     scaler_.restore(state.value("loss_scale", scaler_.scale()), state.value("loss_scale_steps", std::int64_t{0}));
     loader_->seek(step_);
     log_.info("going on from {} at step {} (written by {} ranks)", from.string(), step_, info.ranks);
@@ -238,33 +239,24 @@ class Trainer {
 
   // True when it is the best so far.
   bool validate_now() {
-    run_log_.clear_bar();
-    if (!val_loader_) throw RequestError("--eval_only needs --val_shards");
     const bool last = step_ == config_.total_steps() || config_.eval_only;
-    const auto result = evaluate(*model_.recipe->segments(), *model_.engine, *val_loader_,
-                                 last ? folder_ / "overlays" : fs::path(), last ? config_.vis_samples : 0);
-    const double giou = result.all.giou();
-    log_.info("validation at step {}: gIoU {:.4f}  cIoU {:.4f}  over {} masks in {:.1f} s", step_, giou,
-              result.all.ciou(), result.all.masks(), result.seconds);
-    run_log_.validation(step_, giou, result.all.ciou(), result.all.masks());
-    if (giou <= best_giou_ || config_.eval_only) return false;
-    best_giou_ = giou;
-    return true;
+    return validation_.run(step_, last ? folder_ / "overlays" : fs::path());
   }
 
   std::string trainer_state() const {
-    return nlohmann::json{{"seed", request_.seed},
-                          {"images_per_step", loader_->shape().images()},
-                          {"best_giou", best_giou_},
-                          {"loss_scale", scaler_.scale()},
-                          {"loss_scale_steps", scaler_.sound_steps()}}
-        .dump();
+    nlohmann::json state{{"seed", request_.seed},
+                         {"data_seed", request_.order_seed()},
+                         {"images_per_step", loader_->shape().images()},
+                         {"loss_scale", scaler_.scale()},
+                         {"loss_scale_steps", scaler_.sound_steps()}};
+    validation_.put_state(state);
+    return state.dump();
   }
 
   // One save for both places: the files of `best/` are the same ones under a second name.
   void save(bool due, bool best) {
     std::vector<shard::CheckpointPlace> places;
-    if (due) places.push_back({checkpoints(), config_.checkpoints_kept()});
+    if (due) places.push_back({checkpoints(), config_.save_total_limit});
     if (best) places.push_back({folder_ / "best", 1});
     if (places.empty()) return;
     for (const auto& saved : writer_.begin(step_, trainer_state(), places)) report_saved(saved);
@@ -295,7 +287,7 @@ class Trainer {
   }
 
   const TrainRequest& request_;
-  const TrainConfig& config_;
+  TrainConfig config_;  // with the lengths that the data gives it
   comm::Fabric fabric_;
   Log log_;
   fs::path folder_;
@@ -305,15 +297,13 @@ class Trainer {
   StepFigures figures_;
   LoadedModel model_;
   std::unique_ptr<data::Loader> loader_;
-  std::optional<data::Shards> val_shards_;
-  std::optional<data::EvalLoader> val_loader_;
   ParamGroups groups_;  // with the peaks of their rates
   shard::Optimizer optimizer_;
   LossScaler scaler_;
   shard::CheckpointWriter writer_;
   RunLog run_log_;
+  Validation validation_;
   std::int64_t step_ = 0;
-  double best_giou_ = -1;
 };
 
 }  // namespace

@@ -23,6 +23,7 @@ Parsed parse(std::vector<std::string> args) {
   bind(options, out.config);
   args.insert(args.begin(), {"--version", "folder"});
   out.outcome = options.parse(args);
+  settle(out.config, options);
   return out;
 }
 
@@ -46,7 +47,7 @@ TEST(TrainConfig, DefaultsAreTheReferences) {  // LISA train_ds.py, parse_args
   EXPECT_EQ(c.lora_alpha, 16.0);
   EXPECT_EQ(c.lora_dropout, 0.05);
   EXPECT_EQ(c.lora_target_modules, "q_proj,v_proj");
-  EXPECT_EQ(c.out_dim, 256);
+  EXPECT_FALSE(c.out_dim.has_value());  // 256 by config.json
   EXPECT_EQ(c.print_freq, 1);
   EXPECT_EQ(c.log_base_dir, "./runs");
   EXPECT_EQ(c.exp_name, "lisa");
@@ -132,6 +133,82 @@ TEST(TrainConfig, FlagsOfTheReferenceThatCannotApplyAreTakenWithAWarning) {
     ASSERT_EQ(warnings.size(), 1U) << name;
     EXPECT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
   }
+}
+
+TEST(TrainConfig, LlavasNamesSetOurSettings) {
+  const auto c =
+      parse({"--model_name_or_path", "vicuna", "--output_dir", "out", "--learning_rate", "2e-5", "--adam_beta2", "0.98",
+             "--logging_steps", "7", "--cache_dir", "hub", "--bf16", "True", "--resume_from_checkpoint", "True"})
+          .config;
+  EXPECT_EQ(c.version, "vicuna");
+  EXPECT_EQ(c.reference.conv_type, "folder");  // what --version says beside it
+  EXPECT_EQ(c.run_dir(), "out");
+  EXPECT_EQ(c.lr, 2e-5);
+  EXPECT_EQ(c.beta2, 0.98);
+  EXPECT_EQ(c.print_freq, 7);
+  EXPECT_EQ(c.hub_dir, "hub");
+  EXPECT_EQ(c.precision, "bf16");
+  EXPECT_EQ(c.resume, "auto");
+}
+
+TEST(TrainConfig, StrategiesSayWhatTheStepsDo) {
+  const auto strategy = [](const std::string& flag, const std::string& word) {
+    return parse({flag, word, "--print_freq", "3"}).config;
+  };
+  EXPECT_EQ(strategy("--save_strategy", "steps").save_steps, 500);
+  EXPECT_EQ(parse({"--save_strategy", "steps", "--save_steps", "9"}).config.save_steps, 9);
+  EXPECT_EQ(parse({"--save_strategy", "epoch", "--save_steps", "9"}).config.save_steps, 0);
+  EXPECT_EQ(strategy("--save_strategy", "no").reference.save_strategy, "no");
+  EXPECT_TRUE(strategy("--evaluation_strategy", "no").no_eval);
+  EXPECT_EQ(strategy("--eval_strategy", "steps").eval_steps, 3);
+  EXPECT_EQ(parse({"--evaluation_strategy", "epoch", "--eval_steps", "9"}).config.eval_steps, 0);
+}
+
+TEST(TrainConfig, PrecisionsThatContradictAreRefused) {
+  for (const std::vector<std::string>& args : {std::vector<std::string>{"--bf16", "true", "--fp16", "true"},
+                                               std::vector<std::string>{"--bf16", "true", "--precision", "fp32"}}) {
+    const auto text = message_of<RequestError>([&] { parse(args); });
+    EXPECT_NE(text.find("contradicts"), std::string::npos) << text;
+  }
+  EXPECT_EQ(parse({"--bf16", "false"}).config.precision, "fp32");
+}
+
+TEST(TrainConfig, PassesOverTheDataAreWholeSteps) {
+  TrainConfig c;
+  set_recipe_defaults(c, "llava");
+  EXPECT_EQ(c.num_train_epochs, 3.0);
+  settle_lengths(c, 21, 4);
+  EXPECT_EQ(c.steps_per_epoch, 6);
+  EXPECT_EQ(c.total_steps(), 18);
+  auto half = parse({"--num_train_epochs", "0.5"}).config;
+  settle_lengths(half, 21, 4);
+  EXPECT_EQ(half.total_steps(), 3);
+  auto few = parse({"--num_train_epochs", "2", "--max_steps", "5"}).config;
+  settle_lengths(few, 21, 4);
+  EXPECT_EQ(few.total_steps(), 5);
+  EXPECT_EQ(few.steps_per_epoch, 6);
+  auto plain = parse({}).config;
+  settle_lengths(plain, 21, 4);
+  EXPECT_EQ(plain.total_steps(), 5000);
+  EXPECT_NE(refusal({"--num_train_epochs", "0"}).find("--num_train_epochs"), std::string::npos);
+}
+
+TEST(TrainConfig, TheReferencesEpochsBeatTheRecipesPasses) {
+  TrainConfig c;
+  set_recipe_defaults(c, "llava");
+  Options options("tessera train", "");
+  bind(options, c);
+  options.parse({"--epochs", "2", "--steps_per_epoch", "5"});
+  settle(c, options);
+  settle_lengths(c, 21, 4);
+  EXPECT_EQ(c.total_steps(), 10);
+}
+
+TEST(TrainConfig, TransformersLetsWarmupStepsWinOverTheRatio) {
+  auto c = parse({"--recipe", "llava", "--warmup_ratio", "0.5", "--warmup_steps", "3", "--max_steps", "20"}).config;
+  EXPECT_EQ(schedule_of(c).warmup_steps, 3);
+  c.warmup_steps = 0;
+  EXPECT_EQ(schedule_of(c).warmup_steps, 10);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "tessera/train/engine_flags.hpp"
 
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 
 #include "support/limits.hpp"
@@ -87,6 +88,11 @@ TEST(EngineFlags, ApplyToTheEngine) {
   EXPECT_FALSE(config.reproducible);
   config.device = c10::Device(c10::DeviceType::CUDA, 0);
   apply(parse({}), config);
+  EXPECT_FALSE(at::globalContext().allowTF32CuBLAS());
+  apply(parse({"--tf32", "True"}), config);
+  EXPECT_TRUE(at::globalContext().allowTF32CuBLAS());
+  apply(parse({"--tf32", "false"}), config);
+  EXPECT_FALSE(at::globalContext().allowTF32CuBLAS());
   EXPECT_FALSE(config.reproducible);  // on a GPU it would need deterministic kernels
 }
 

@@ -219,8 +219,8 @@ def optimisers_and_schedules(root, samples):
                           "--pretrain_mm_mlp_adapter", root / "first.bin", "--export_merged", "false", *flags)
         near(losses, want, f"{name}, {kind}")
     done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
-               root / "shards", "--mm_projector_type", "mlp2x_gelu", "--tune_mm_mlp_adapter", "--global_batch_size", 4,
-               "--log_base_dir", root / "runs", "--exp_name", "opt_sgd", "--optim", "lion", "--max_steps", 9)
+               root / "shards", "--mm_projector_type", "mlp2x_gelu", "--tune_mm_mlp_adapter", "--batch_size", 1,
+               "--global_batch_size", 4, "--log_base_dir", root / "runs", "--exp_name", "opt_sgd", "--optim", "lion", "--max_steps", 9)
     assert done.returncode == 2 and "--optim" in done.stderr and "sgd" in done.stderr, done.stderr
 
 
@@ -296,6 +296,31 @@ def configuration_files(root):
     print("from configuration files, through a kill: the same losses to the last bit")
 
 
+def validation(root, samples, projector):
+    """The mean loss over held-back samples, each once, on any number of ranks; the best checkpoint is the lowest's."""
+    reference = Reference(root, projector)
+    with torch.no_grad():
+        want = reference.loss(samples).item()
+    flags = ["--pretrain_mm_mlp_adapter", projector, "--val_shards", root / "shards", "--export_merged", "false",
+             "--tune_mm_mlp_adapter"]
+    found = []
+    for ranks in (1, 2, 3):
+        folder, _ = train(root, f"validated_{ranks}", ranks, *flags, "--lr", 0, "--max_steps", 1, "--batch_size", 1,
+                          "--global_batch_size", ranks)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if "val_loss" in line]
+        assert len(lines) == 1 and lines[0]["val_samples"] == 4, lines
+        found.append((lines[0]["val_loss"], lines[0]["val_tokens"]))
+    assert len(set(found)) == 1, found
+    assert abs(found[0][0] - want) < 1e-4 * want, (found, want)
+    folder, _ = train(root, "best", 2, *flags, "--lr", 1e-2, "--eval_steps", 2, "--optim", "sgd")
+    losses = {line["step"]: line["val_loss"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+              if "val_loss" in line}
+    assert sorted(losses) == [2, 4, 6], losses
+    best = min(losses, key=losses.get)
+    assert [p.name for p in (folder / "best").iterdir()] == [f"step-{best}"], (losses, list((folder / "best").iterdir()))
+    print(f"validation: {found[0][0]:.4f} on 1, 2 and 3 ranks, {abs(found[0][0] - want) / want:.1e} from the reference")
+
+
 def refusals(root):
     for flags, word in [(["--tune_mm_mlp_adapter", "--lora_enable"], "--lora_enable"),
                         (["--tune_mm_mlp_adapter", "--freeze_mm_mlp_adapter"], "--freeze_mm_mlp_adapter"),
@@ -319,6 +344,7 @@ with tempfile.TemporaryDirectory() as name:
     optimisers_and_schedules(root, samples)
     stage_two(root, samples, projector)
     stage_two_lora(root, samples, projector)
+    validation(root, samples, projector)
     configuration_files(root)
     refusals(root)
 print("ok")

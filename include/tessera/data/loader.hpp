@@ -27,6 +27,7 @@ struct LoaderConfig {
       global_batch_size;  ///< images of a step over all ranks; then accumulation follows from it
   std::int64_t model_max_length = 512;
   bool group_by_modality_length = false;  ///< epochs of every sample in LLaVA's order, instead of the mixture
+                                          ///< or, for shards of recipe llava, of their plain shuffle
   image::AugmentConfig augment;           ///< off by default
   std::int64_t workers = 4;               ///< threads that read and decode, per rank
   std::int64_t prefetch_mib = 1024;
@@ -84,6 +85,8 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   const StepShape& shape() const noexcept;
+  /// Items of the families that are trained on, each with one of its draws: one pass over the data.
+  std::int64_t epoch_samples() const noexcept;
   /// The batches of the current step; then the next step is current. Rethrows what a background thread met.
   StepBatches next();
   /// Makes `step` current, at once.
@@ -99,7 +102,8 @@ class Loader {
 };
 
 struct EvalItem {
-  models::LisaBatch batch;  ///< one image
+  models::LisaBatch batch;   ///< one image; from shards of recipe lisa
+  models::LlavaBatch llava;  ///< one row; from shards of recipe llava
   SampleInfo sample;
   std::uint8_t is_sentence = kSentenceUnknown;
   bool counted = true;              ///< false: a repetition that keeps the ranks in step

@@ -14,8 +14,19 @@
 
 namespace tessera::train {
 
+/// Flags that the references' programs have and that say, in their own way, what fields of TrainConfig hold.
+struct ReferenceFlags {
+  std::string model_name_or_path;  ///< LLaVA: the model; `version` is then the conversation template
+  std::string conv_type;           ///< template of the shards; empty: any
+  std::optional<bool> bf16;
+  std::optional<bool> fp16;
+  std::string save_strategy;        ///< no, steps, epoch; empty: as save_steps says
+  std::string evaluation_strategy;  ///< no, steps, epoch; empty: as no_eval and eval_steps say
+};
+
 struct TrainConfig {
   std::string recipe = "lisa";  ///< lisa, llava
+  ReferenceFlags reference;     ///< what settle() turned into the fields below
   // model
   std::string version;            ///< base LLaVA or finished LISA folder
   std::string vision_tower;       ///< CLIP folder; empty: what the model's config.json names
@@ -31,6 +42,7 @@ struct TrainConfig {
   std::string pretrain_mm_mlp_adapter;  ///< mm_projector.bin of stage one, or any weights with a projector
   bool tune_mm_mlp_adapter = false;
   bool freeze_mm_mlp_adapter = false;
+  bool tune_mm_mlp_and_vision_tower = false;
   bool freeze_backbone = false;
   bool lora_enable = false;
   bool unfreeze_mm_vision_tower = false;
@@ -44,7 +56,7 @@ struct TrainConfig {
   std::string lora_target_modules = "q_proj,v_proj";
   AdapterFlags adapter;
   bool train_mask_decoder = true;
-  std::int64_t out_dim = 256;
+  std::optional<std::int64_t> out_dim;  ///< what config.json must say
   // losses
   double ce_loss_weight = 1.0;
   double bce_loss_weight = 2.0;
@@ -67,20 +79,22 @@ struct TrainConfig {
   bool lr_first_step_full = false;
   std::int64_t epochs = 10;
   std::int64_t steps_per_epoch = 500;
-  std::int64_t max_steps = 0;  ///< 0: epochs * steps_per_epoch
+  std::optional<double> num_train_epochs;  ///< passes over the data, instead of epochs * steps_per_epoch
+  std::int64_t max_steps = 0;              ///< 0 or less: as many as the epochs make
   std::int64_t max_skipped_steps = 20;
   // run
   std::string log_base_dir = "./runs";
   std::string exp_name = "lisa";
-  std::string resume;  ///< checkpoint folder, or "auto"
+  std::string output_dir;  ///< the run folder itself, in the place of log_base_dir/exp_name
+  std::string resume;      ///< checkpoint folder, or "auto"
   bool auto_resume = true;
   bool no_eval = false;
   bool eval_only = false;
   std::int64_t print_freq = 1;
-  std::int64_t save_steps = 0;  ///< 0: at the end of each epoch
-  std::int64_t save_total_limit = 2;
-  std::optional<std::int64_t> keep_last;  ///< another name of save_total_limit; the one that counts when given
-  bool async_save = true;                 ///< write checkpoints while the next steps run
+  std::int64_t eval_steps = 0;        ///< 0: at the end of each epoch
+  std::int64_t save_steps = 0;        ///< 0: at the end of each epoch
+  std::int64_t save_total_limit = 2;  ///< 0: all stay
+  bool async_save = true;             ///< write checkpoints while the next steps run
   std::int64_t vis_samples = 8;
   bool export_merged = true;
   // engine
@@ -88,15 +102,22 @@ struct TrainConfig {
   double comm_timeout_s = 600;
   std::string trace;  ///< file for a timeline of all ranks; empty: none
 
+  /// Of num_train_epochs alone once settle_lengths() has seen the data.
   std::int64_t total_steps() const noexcept { return max_steps > 0 ? max_steps : epochs * steps_per_epoch; }
-  std::int64_t checkpoints_kept() const noexcept { return keep_last.value_or(save_total_limit); }
-  std::string run_dir() const { return log_base_dir + "/" + exp_name; }
+  std::string run_dir() const { return output_dir.empty() ? log_base_dir + "/" + exp_name : output_dir; }
 };
 
 void bind(Options& options, TrainConfig& config);
 
 /// What the recipe's own trainer has for defaults; before bind(). Throws RequestError for an unknown recipe.
 void set_recipe_defaults(TrainConfig& config, const std::string& recipe);
+
+/// After parse(): what config.reference says goes into the fields it is about. Throws RequestError for flags that
+/// contradict.
+void settle(TrainConfig& config, const Options& options);
+
+/// Once the data is there: `samples` in one pass over it, `images` in a step. A pass takes whole steps, rounded up.
+void settle_lengths(TrainConfig& config, std::int64_t samples, std::int64_t images);
 
 /// The schedule of a run of this configuration, for learning_rate_factor.
 ScheduleConfig schedule_of(const TrainConfig& config);

@@ -25,6 +25,7 @@ struct EngineFlags {
   std::string keep_mib = "auto";
   std::int64_t layer_major = 1;
   std::string reproducible = "auto";
+  std::optional<bool> tf32;  ///< of fp32 products on GPUs; absent: as LibTorch has it, which is off
   std::string offload_optimizer = "auto";
   std::string offload_frozen = "auto";
 
@@ -44,7 +45,7 @@ shard::PlanChoices choices(const EngineFlags& flags, const nn::ModelLayout& layo
 void check_layer_major(const EngineFlags& flags, std::int64_t micro_batches);
 
 /// prefetch (1 where the planner may choose it), layer_major and reproducible, for this device. With --reproducible
-/// true on a GPU LibTorch is told to use deterministic kernels alone, for the whole process.
+/// true on a GPU LibTorch is told to use deterministic kernels alone, for the whole process; likewise of tf32.
 void apply(const EngineFlags& flags, shard::EngineConfig& config);
 
 /// The flags that a run without training has a use for: memory_budget, placement, resident_frozen, prefetch, keep_mib,

@@ -1,5 +1,6 @@
 #pragma once
-/// Validation: gIoU and cIoU of teacher-forced masks over a prepared split. Source: LISA train_ds.py (validate).
+/// Validation over prepared samples: gIoU and cIoU of teacher-forced masks (source: LISA train_ds.py, validate), or the
+/// mean loss of a LLaVA, whose reference has no validation.
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -9,6 +10,7 @@
 #include "tessera/models/lisa.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/train/iou.hpp"
+#include "tessera/train/recipe.hpp"
 
 namespace tessera::train {
 
@@ -22,5 +24,15 @@ struct Evaluation {
 /// side by side). Collective.
 Evaluation evaluate(const models::LisaModel& model, shard::Engine& engine, data::EvalLoader& loader,
                     const std::filesystem::path& overlay_dir, std::int64_t overlays);
+
+struct LossEvaluation {
+  double loss = 0;  ///< mean over all target tokens; NaN where there is none
+  std::int64_t tokens = 0, samples = 0;
+  double seconds = 0;
+};
+
+/// Runs the items of `loader` from its start, each once; every rank makes the same number of calls. The losses are
+/// added without rounding, so the result is the same on all ranks and for any number of them. Collective.
+LossEvaluation evaluate_loss(const Recipe& recipe, shard::Engine& engine, data::EvalLoader& loader);
 
 }  // namespace tessera::train

@@ -44,8 +44,10 @@ class MetricsLog {
   /// Opens `path` for appending after dropping lines of steps above `keep_through`.
   MetricsLog(std::filesystem::path path, std::int64_t keep_through);
   void add(const StepMetrics& metrics);
-  /// A validation's figures, as an object with `step` and `val_giou`, `val_ciou`.
+  /// A validation's figures, as an object with `step` and `val_giou`, `val_ciou`, `val_masks`, or `val_loss`,
+  /// `val_tokens`, `val_samples`.
   void add_validation(std::int64_t step, double giou, double ciou, std::int64_t masks);
+  void add_validation_loss(std::int64_t step, double loss, std::int64_t tokens, std::int64_t samples);
 
  private:
   void append(const std::string& line);

@@ -22,7 +22,10 @@ struct TrainRequest {
   std::string val_shards;  ///< prepared folder(s) of the validation split; empty: no validation
   std::int64_t max_val_items = -1;
   std::uint64_t seed = 42;
-  std::string config_toml;  ///< everything in force, kept in the run folder
+  std::optional<std::int64_t> data_seed;  ///< of the sample order alone; absent: seed
+  std::string config_toml;                ///< everything in force, kept in the run folder
+
+  std::uint64_t order_seed() const { return data_seed ? static_cast<std::uint64_t>(*data_seed) : seed; }
 };
 
 ExitStatus run_training(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log);

@@ -1,0 +1,95 @@
+"""Every flag that --help lists has a check of its effect in the tables of tests/cli/flags, and every check passes.
+
+A flag that is added without an entry fails here, as does an entry whose flag is gone. Other names of a flag must set
+it; flags that cannot apply must say so; all arguments of the references' trainers must be known.
+"""
+
+import pathlib
+import re
+import sys
+import tempfile
+import tomllib
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "flags"))
+
+import other_flags  # noqa: E402
+import references  # noqa: E402
+import train_flags  # noqa: E402
+from toy import Toy  # noqa: E402
+
+OTHER = "Other names, which the reference programs have:"
+IGNORED = "Accepted for the reference programs' sake, without effect:"
+
+
+def parts(text):
+    """The flags of a --help text: own, {other name: own}, without effect."""
+    text, _, ignored = text.partition(IGNORED)
+    text, _, other = text.partition(OTHER)
+    own = set(re.findall(r"^\s+--([a-z0-9_]+)", text, re.MULTILINE)) - {"help", "config"}
+    other = dict(re.findall(r"^  --([a-z0-9_]+): --([a-z0-9_]+)$", other, re.MULTILINE))
+    return own, other, set(re.findall(r"^  --([a-z0-9_]+): ", ignored, re.MULTILINE))
+
+
+def check_tables(toy, command, table):
+    own, _, _ = parts(toy.help(command))
+    assert own, f"no flags in tessera {command} --help"
+    missing, gone = sorted(own - set(table)), sorted(set(table) - own)
+    failed = [f"{command} --{name}: no check of its effect in tests/cli/flags" for name in missing]
+    failed += [f"{command} --{name}: has a check and is no flag" for name in gone]
+    for name in sorted(own & set(table)):
+        check = table[name]
+        if check.names() is not None and name not in check.names():
+            failed.append(f"{command} --{name}: its check does not use it")
+            continue
+        try:
+            check(toy)
+        except AssertionError as error:
+            failed.append(f"{command} --{name}: {error}")
+    print(f"{command}: {len(own)} flags, {len(failed)} without a shown effect")
+    return failed
+
+
+def check_other_names(toy):
+    _, other, _ = parts(toy.help("train"))
+    values = train_flags.OTHER_NAMES
+    if set(other) != set(values):
+        return [f"other names {sorted(set(other) ^ set(values))} are in --help or in the table alone"]
+    flags = [word for name, value in values.items() for word in ("--" + name, value)]
+    run = toy.run("train", "lisa", flags)
+    plain = tomllib.loads((toy.run("train", "lisa", []).folder / "config.toml").read_text())
+    config = tomllib.loads((run.folder / "config.toml").read_text())
+    failed = []
+    for name, of in other.items():
+        wanted = {"eval_strategy": "no_eval", "evaluation_strategy": "no_eval"}.get(name, of)
+        if config.get(wanted) == plain.get(wanted):
+            failed.append(f"--{name} does not set --{of}")
+    return failed
+
+
+def check_ignored(toy):
+    _, _, ignored = parts(toy.help("train"))
+    run = toy.run("train", "lisa", [word for name in sorted(ignored) for word in ("--" + name, "1")])
+    return [f"--{name} is swallowed without a word" for name in sorted(ignored)
+            if f"--{name} has no effect here: " not in run.output]
+
+
+def check_references(toy):
+    known = set().union(*parts(toy.help("train")))
+    return [f"--{name} is known by now: take it from NOT_YET" for name in references.NOT_YET & known] + [f"{program}'s --{name} is unknown" for program, names in
+            (("LISA", references.LISA), ("LLaVA", references.LLAVA), ("transformers", references.TRANSFORMERS))
+            for name in names if name.replace("-", "_") not in known | references.NOT_YET]
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        toy = Toy(pathlib.Path(folder))
+        failed = check_tables(toy, "train", train_flags.FLAGS)
+        for command, table in other_flags.COMMANDS.items():
+            failed += check_tables(toy, command, table)
+        failed += check_other_names(toy) + check_ignored(toy) + check_references(toy)
+    for line in failed:
+        print(line)
+    return 1 if failed else 0
+
+
+sys.exit(main())

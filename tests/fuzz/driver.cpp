@@ -33,12 +33,16 @@ constexpr std::size_t kAllowance = std::size_t{4} << 20;
 constexpr std::size_t kPerByte = 256;
 std::size_t most_bytes = SIZE_MAX;  // of one allocation, while a target runs
 
-void* allocate(std::size_t bytes) {
+void* allocate_or_null(std::size_t bytes) noexcept {
   if (bytes > most_bytes) {
     std::fprintf(stderr, "an allocation of %zu bytes\n", bytes);
     std::abort();
   }
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
+
+void* allocate(std::size_t bytes) {
+  if (void* memory = allocate_or_null(bytes)) return memory;
   throw std::bad_alloc();
 }
 
@@ -49,6 +53,13 @@ void* operator new(std::size_t bytes) {
 }
 void* operator new[](std::size_t bytes) {
   return allocate(bytes);
+}
+// The standard library's sorts use these, which a sanitizer has of its own where they are not here.
+void* operator new(std::size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  return allocate_or_null(bytes);
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  return allocate_or_null(bytes);
 }
 void operator delete(void* memory) noexcept {
   std::free(memory);

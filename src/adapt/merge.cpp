@@ -106,8 +106,10 @@ class MergedSource final : public io::TensorSource {
   std::map<std::string, Layer> layers_;
 };
 
+/// Weights that are written anew, or that belong to a training and not to the model.
 bool is_weight_file(const fs::path& path) {
   const std::string name = path.filename().string();
+  if (io::is_part_of_lisa_v0(name)) return false;
   return std::any_of(kWeightEndings.begin(), kWeightEndings.end(),
                      [&](std::string_view e) { return name.ends_with(e); });
 }
@@ -127,8 +129,24 @@ void copy_other_files(const io::ModelFolder& model, const fs::path& output) {
   fs::copy(model.directory() / tower, output / tower, kReplace | fs::copy_options::recursive);
 }
 
-void write_config(const io::ModelFolder& model, const io::TensorSource& weights, const fs::path& output) {
+/// The model's config.json; where a LLaVA's adapter sits on a bare language model, the one that LLaVA's trainer left
+/// beside the adapter, with the type of the weights as it is.
+nlohmann::json merged_config(const io::ModelFolder& model, const std::vector<fs::path>& adapters) {
   nlohmann::json config = model.config().raw();
+  for (const fs::path& adapter : adapters) {
+    if (config.contains("mm_vision_tower") || !fs::exists(adapter / "config.json")) continue;
+    nlohmann::json own = read_json(adapter / "config.json").raw();
+    if (!own.is_object() || !own.contains("mm_vision_tower")) continue;
+    own.erase("torch_dtype");
+    for (const char* key : {"torch_dtype", "dtype"}) {  // the second since transformers 4.56
+      if (config.contains(key)) own[key] = config.at(key);
+    }
+    config = std::move(own);
+  }
+  return config;
+}
+
+void write_config(nlohmann::json config, const io::TensorSource& weights, const fs::path& output) {
   const io::TensorInfo* embedding = weights.find("model.embed_tokens.weight");
   if (embedding == nullptr) embedding = weights.find("transformer.wte.weight");
   if (embedding != nullptr && config.contains("vocab_size")) config["vocab_size"] = embedding->shape.at(0);
@@ -146,7 +164,6 @@ io::SourcePtr merged_source(io::SourcePtr base, const PeftFolder& adapter) {
 
 MergeReport merge_folder(const MergeRequest& request) {
   const io::ModelFolder model(request.model);
-  if (request.adapters.empty()) throw RequestError("merge: no adapter is given");
   if (fs::exists(request.output) && fs::equivalent(request.output, request.model)) {
     throw RequestError("merge: the output {} is the model's own folder", request.output.string());
   }
@@ -159,7 +176,7 @@ MergeReport merge_folder(const MergeRequest& request) {
     if (adapter.replaced) report.replaced += static_cast<std::int64_t>(adapter.replaced->tensors().size());
   }
   make_directories(request.output);
-  io::ModelWriter writer(request.output, weights->tensors());
+  io::ModelWriter writer(request.output, weights->tensors(), request.shard_bytes);
   std::vector<std::byte> block;
   for (const io::TensorInfo& tensor : weights->tensors()) {
     for (std::int64_t begin = 0; begin < tensor.numel(); begin += kBlock) {
@@ -171,8 +188,9 @@ MergeReport merge_folder(const MergeRequest& request) {
     report.tensors += 1;
   }
   report.bytes = writer.plan().total_bytes;
+  report.files = writer.plan().files.size();
   copy_other_files(model, request.output);
-  write_config(model, *weights, request.output);
+  write_config(merged_config(model, request.adapters), *weights, request.output);
   writer.commit();
   return report;
 }

@@ -1,5 +1,6 @@
 #include "tessera/io/model_folder.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "tessera/core/error.hpp"
@@ -66,6 +67,11 @@ SourcePtr open_weights(const fs::path& path) {
     throw RequestError("'{}': no weights; one of these was expected: {}", path.string(), fmt::join(kWeightFiles, ", "));
   }
   return fs::is_directory(*found) ? open_weights(*found) : open_file(found->string());
+}
+
+bool is_part_of_lisa_v0(std::string_view file_name) {
+  return std::any_of(kPartsOfLisaV0.begin(), kPartsOfLisaV0.end(),
+                     [&](const auto& part) { return file_name == part.first; });
 }
 
 namespace {

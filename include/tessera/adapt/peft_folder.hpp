@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tessera/adapt/lora.hpp"
+#include "tessera/io/model_writer.hpp"
 #include "tessera/io/sources.hpp"
 
 namespace tessera::adapt {
@@ -38,18 +39,22 @@ io::SourcePtr merged_source(io::SourcePtr base, const PeftFolder& adapter);
 
 struct MergeRequest {
   std::filesystem::path model;                  ///< a model folder
-  std::vector<std::filesystem::path> adapters;  ///< merged in this order
+  std::vector<std::filesystem::path> adapters;  ///< merged in this order; none: the model is saved anew as it is
   std::filesystem::path output;                 ///< created; must not be the model's folder
+  std::int64_t shard_bytes = io::ModelWriter::kDefaultShardBytes;
 };
 struct MergeReport {
   std::int64_t tensors = 0;
   std::int64_t merged = 0;    ///< of them, adapted
   std::int64_t replaced = 0;  ///< of them, trained whole
   std::int64_t bytes = 0;
+  std::size_t files = 0;  ///< of weights
 };
 
 /// Writes the merged model folder, tensor by tensor in blocks: weights in the base's types and names, config.json and
-/// every other file that is no weight, and the vision tower's folder where the config names it relative to its own.
+/// every other file that is no weight (of a LLaVA's adapter on a bare language model the adapter's config.json), the
+/// files in which LISA v0 keeps SAM and its projection, and the vision tower's folder where the config names it
+/// relative to its own.
 MergeReport merge_folder(const MergeRequest& request);
 
 }  // namespace tessera::adapt

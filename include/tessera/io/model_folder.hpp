@@ -1,9 +1,12 @@
 #pragma once
 /// Weights wherever users keep them: a folder with safetensors or PyTorch files, sharded or not, an adapter, one file.
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "tessera/core/json.hpp"
 #include "tessera/io/sources.hpp"
@@ -20,6 +23,12 @@ SourcePtr open_weights(const std::filesystem::path& path);
 
 /// The file open_weights takes in `folder`; nothing when there is none.
 std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder);
+
+/// LISA v0 keeps parts of the model beside the language model's shards: SAM in pytorch_model-visual_model.bin, the
+/// projection of [SEG] in pytorch_model-text_hidden_fcs.bin. (file, what its names begin with inside the model)
+inline constexpr std::array<std::pair<const char*, const char*>, 2> kPartsOfLisaV0{
+    {{"pytorch_model-visual_model.bin", "visual_model."}, {"pytorch_model-text_hidden_fcs.bin", "text_hidden_fcs."}}};
+bool is_part_of_lisa_v0(std::string_view file_name);
 
 /// A folder with config.json and weights.
 class ModelFolder {

@@ -86,6 +86,7 @@ MERGE = of("merge", "lora", {
     "model": Refused("--model", "nowhere", words=["nowhere"]),
     "adapter": Refused("--adapter", "nowhere", words=["nowhere"]),
     "output": Files("other/config.json", "--output", "{folder}/other"),
+    "max_shard_size": Files("merged/model.safetensors.index.json", "--max_shard_size", "9KB"),
 })
 
 

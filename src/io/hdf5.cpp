@@ -3,8 +3,10 @@
 #include <hdf5.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "io/hdf5_error.hpp"
+#include "io/hdf5_seal.hpp"
 #include "io/hdf5_types.hpp"
 #include "tessera/core/error.hpp"
 
@@ -86,7 +88,10 @@ void H5Dataset::append_bytes(const void* values, std::int64_t count, H5Type type
   const hsize_t size = static_cast<hsize_t>(size_ + count);
   const hsize_t begin = static_cast<hsize_t>(size_);
   const hsize_t extent = static_cast<hsize_t>(count);
-  bool good = H5Dset_extent(id_.get(), &size) >= 0;
+  if (capacity_ >= 0 && count > capacity_ - size_) {
+    throw RunError("{}: {} elements were appended at {}, it was made for {}", where(), count, size_, capacity_);
+  }
+  bool good = capacity_ >= 0 || H5Dset_extent(id_.get(), &size) >= 0;
   if (good) {
     const H5Handle in_file = h5_own<H5Sclose>(H5Dget_space(id_.get()));
     const H5Handle in_memory = h5_own<H5Sclose>(H5Screate_simple(1, &extent, nullptr));
@@ -104,6 +109,11 @@ void H5Dataset::read_bytes(std::int64_t begin, std::int64_t count, void* out, H5
     throw RequestError("{}: elements {} to {} were asked for, it has {}", where(), begin, begin + count, size_);
   }
   if (count == 0) return;
+  if (reads_aside()) {
+    const auto width = h5_size_of(type);
+    bytes_->read(place_ + begin * width, out, static_cast<std::size_t>(count * width));
+    return;
+  }
   const H5Silence silence;
   const hsize_t first = static_cast<hsize_t>(begin);
   const hsize_t extent = static_cast<hsize_t>(count);
@@ -153,44 +163,99 @@ H5Attributes H5Dataset::attributes() const {
 H5File::H5File(std::filesystem::path path, H5Handle id, std::optional<PartialPath> partial)
     : path_(std::move(path)), partial_(std::move(partial)), id_(std::move(id)) {}
 
-H5File H5File::create(const std::filesystem::path& path) {
+/// Values of the type as it lies in memory, in one run: then they need no HDF5 to be read.
+void H5Dataset::look_for_place(std::shared_ptr<const InputFile> bytes) {
+  static_assert(std::endian::native == std::endian::little, "files are little-endian");
+  const H5Handle creation = h5_own<H5Pclose>(H5Dget_create_plist(id_.get()));
+  if (size_ == 0 || H5Pget_layout(creation.get()) != H5D_CONTIGUOUS) return;
+  if (H5Pget_external_count(creation.get()) != 0) return;
+  const H5Handle stored = h5_own<H5Tclose>(H5Dget_type(id_.get()));
+  if (H5Tequal(stored.get(), h5_memory_type(type_)) <= 0) return;
+  const haddr_t place = H5Dget_offset(id_.get());
+  const auto extent = size_ * h5_size_of(type_);
+  if (place == HADDR_UNDEF || static_cast<std::int64_t>(place) > bytes->size() - extent) return;
+  place_ = static_cast<std::int64_t>(place);
+  bytes_ = std::move(bytes);
+}
+
+H5File H5File::create(const std::filesystem::path& path, bool sealed) {
   const H5Silence silence;
   PartialPath partial(path);
   const H5Handle access = writing_access();
   const H5Handle creation = timeless(H5P_FILE_CREATE);
+  if (sealed) H5Pset_userblock(creation.get(), kSealBytes);
   H5Handle id = h5_own<H5Fclose>(H5Fcreate(partial.path().c_str(), H5F_ACC_EXCL, creation.get(), access.get()));
   if (!id) throw RunError("cannot create '{}': {}", path.string(), h5_message());
-  return H5File(path, std::move(id), std::move(partial));
+  H5File file(path, std::move(id), std::move(partial));
+  file.sealed_ = sealed;
+  return file;
 }
 
 H5File H5File::open(const std::filesystem::path& path) {
-  InputFile readable(path);  // says "no such file" and "is a directory" in the system's plain words
+  // Says "no such file" and "is a directory" in the system's plain words.
+  auto bytes = std::make_shared<const InputFile>(path);
+  const bool sealed = check_seal(*bytes);
   const H5Silence silence;
   const H5Handle access = file_access();
   H5Handle id = h5_own<H5Fclose>(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()));
-  if (!id) throw RequestError("cannot open '{}' as HDF5 ({} bytes): {}", path.string(), readable.size(), h5_message());
-  return H5File(path, std::move(id), std::nullopt);
+  if (!id) throw RequestError("cannot open '{}' as HDF5 ({} bytes): {}", path.string(), bytes->size(), h5_message());
+  const H5Handle creation = h5_own<H5Pclose>(H5Fget_create_plist(id.get()));
+  hsize_t block = 0;
+  if (H5Pget_userblock(creation.get(), &block) >= 0 && block == kSealBytes && !sealed) {
+    throw RequestError("'{}': its first bytes are not those that were written", path.string());
+  }
+  H5File file(path, std::move(id), std::nullopt);
+  file.bytes_ = std::move(bytes);
+  return file;
 }
 
-H5Dataset H5File::create_dataset(const std::string& name, H5Type type, H5Layout layout) {
-  const H5Silence silence;
-  const hsize_t none = 0;
-  const hsize_t unlimited = H5S_UNLIMITED;
+namespace {
+
+/// Creation of a dataset laid out so.
+H5Handle creation_of(const H5Layout& layout, H5Type type) {
+  H5Handle creation = timeless(H5P_DATASET_CREATE);
+  if (layout.contiguous >= 0) {
+    H5Pset_layout(creation.get(), H5D_CONTIGUOUS);
+    H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER);
+    return creation;
+  }
   const hsize_t chunk = static_cast<hsize_t>(layout.chunk > 0 ? layout.chunk : kChunkBytes / h5_size_of(type));
-  const H5Handle space = h5_own<H5Sclose>(H5Screate_simple(1, &none, &unlimited));
-  const H5Handle creation = timeless(H5P_DATASET_CREATE);
   H5Pset_chunk(creation.get(), 1, &chunk);
   if (layout.deflate > 0) {
     H5Pset_shuffle(creation.get());
     H5Pset_deflate(creation.get(), static_cast<unsigned>(layout.deflate));
   }
+  return creation;
+}
+
+H5Handle space_of(const H5Layout& layout) {
+  const hsize_t size = static_cast<hsize_t>(std::max<std::int64_t>(0, layout.contiguous));
+  const hsize_t most = layout.contiguous >= 0 ? size : H5S_UNLIMITED;
+  return h5_own<H5Sclose>(H5Screate_simple(1, &size, &most));
+}
+
+}  // namespace
+
+H5Dataset H5File::create_dataset(const std::string& name, H5Type type, H5Layout layout) {
+  const H5Silence silence;
+  const H5Handle space = space_of(layout);
+  const H5Handle creation = creation_of(layout, type);
   if (const auto parent = name.rfind('/'); parent != std::string::npos && parent > 0)
     create_group(name.substr(0, parent));
   const H5Handle access = dataset_access();
   H5Handle id = h5_own<H5Dclose>(
       H5Dcreate2(id_.get(), name.c_str(), h5_file_type(type), space.get(), H5P_DEFAULT, creation.get(), access.get()));
   if (!id) throw RunError("{}: cannot create dataset: {}", object_text(path_, name), h5_message());
-  return H5Dataset(std::move(id), path_.string(), name, type, 0);
+  H5Dataset dataset(std::move(id), path_.string(), name, type, 0);
+  if (layout.contiguous >= 0) {
+    dataset.capacity_ = layout.contiguous;
+    const haddr_t place = H5Dget_offset(dataset.id_.get());
+    const auto begin = static_cast<std::int64_t>(place);
+    if (place != HADDR_UNDEF && layout.contiguous > 0)
+      values_.emplace_back(begin, begin + layout.contiguous * h5_size_of(type));
+  }
+  return dataset;
 }
 
 void H5File::create_group(const std::string& name) {
@@ -226,7 +291,9 @@ H5Dataset H5File::dataset(const std::string& name, std::optional<H5Type> type) c
   const auto kind = h5_classify(stored.get());
   if (!kind) throw RequestError("{}: its element type is none of u8, u16, i32, i64, f32, f64", where);
   if (type && *kind != *type) throw RequestError("{}: holds {}, {} is expected", where, name_of(*kind), name_of(*type));
-  return H5Dataset(std::move(id), path_.string(), name, *kind, static_cast<std::int64_t>(size));
+  H5Dataset found(std::move(id), path_.string(), name, *kind, static_cast<std::int64_t>(size));
+  if (bytes_) found.look_for_place(bytes_);
+  return found;
 }
 
 bool H5File::is_group(const std::string& name) const {
@@ -268,6 +335,7 @@ void H5File::commit() {
   }
   if (H5Fflush(id_.get(), H5F_SCOPE_LOCAL) < 0) throw RunError("cannot write '{}': {}", path_.string(), h5_message());
   if (!id_.close()) throw RunError("cannot write '{}': {}", path_.string(), h5_message());
+  if (sealed_) seal(partial_->path(), values_);
   partial_->commit();
   partial_.reset();
 }

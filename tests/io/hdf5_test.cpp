@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <numeric>
 
 #include "support/limits.hpp"
@@ -90,6 +91,62 @@ TEST(H5Dataset, RefusesRangesOutsideAndOtherTypes) {
   const auto missing = message_of<RequestError>([&] { file.dataset("y/z"); });
   EXPECT_NE(missing.find("a.h5"), std::string::npos);
   EXPECT_NE(missing.find("'y/z': there is none"), std::string::npos);
+}
+
+TEST(H5Dataset, OneRunOfBytesIsReadWithoutHdf5) {
+  TempDir dir;
+  std::vector<std::int32_t> values(5000);
+  std::iota(values.begin(), values.end(), 7);
+  {
+    H5File file = H5File::create(dir / "a.h5");
+    auto data = file.create_dataset("g/x", H5Type::i32, {.contiguous = 5000});
+    data.append(view(values));
+    EXPECT_THROW(data.append(view(values)), RunError);  // it is full
+    file.create_dataset("g/none", H5Type::i32, {.contiguous = 0});
+    file.create_dataset("g/chunks", H5Type::i32).append(view(values));
+  }
+  {
+    H5File file = H5File::create(dir / "a.h5");
+    file.create_dataset("g/x", H5Type::i32, {.contiguous = 5000}).append(view(values));
+    file.create_dataset("g/none", H5Type::i32, {.contiguous = 0});
+    file.create_dataset("g/chunks", H5Type::i32).append(view(values));
+    file.commit();
+  }
+  const H5File file = H5File::open(dir / "a.h5");
+  EXPECT_TRUE(file.dataset("g/x").reads_aside());
+  EXPECT_FALSE(file.dataset("g/chunks").reads_aside());
+  EXPECT_EQ(file.dataset("g/x").read_all<std::int32_t>(), values);
+  EXPECT_EQ(file.dataset("g/chunks").read_all<std::int32_t>(), values);
+  EXPECT_TRUE(file.dataset("g/none").read_all<std::int32_t>().empty());
+}
+
+TEST(H5File, ASealedFileNoticesEveryFlippedBitOfItsStructure) {
+  TempDir dir;
+  const std::vector<std::int64_t> values(300, 0x5555555555555555);
+  {
+    H5File file = H5File::create(dir / "a.h5", /*sealed=*/true);
+    file.attributes().set("text", std::string_view("kept by HDF5 without a checksum"));
+    file.create_dataset("g/none", H5Type::i64, {.contiguous = 0});
+    file.create_dataset("g/x", H5Type::i64, {.contiguous = 300}).append(view(values));
+    file.commit();
+  }
+  const auto sound = testing_support::read_file(dir / "a.h5");
+  const auto first = sound.find(std::string(2400, '\x55'));
+  ASSERT_NE(first, std::string::npos);
+  EXPECT_EQ(H5File::open(dir / "a.h5").attributes().text("text"), "kept by HDF5 without a checksum");
+  const auto put = [&](std::size_t at, char byte) {
+    std::fstream file(dir / "a.h5", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(at)).put(byte);
+  };
+  for (std::size_t at = 0; at < sound.size(); ++at) {
+    put(at, static_cast<char>(sound[at] ^ (1 << (at % 8))));
+    if (at >= first && at < first + 2400) {
+      EXPECT_NE(H5File::open(dir / "a.h5").dataset("g/x").read_all<std::int64_t>(), values) << at;
+    } else {
+      EXPECT_THROW(H5File::open(dir / "a.h5"), RequestError) << at;
+    }
+    put(at, sound[at]);
+  }
 }
 
 TEST(H5File, ListsAndFindsObjects) {

@@ -4,10 +4,15 @@
 ///
 /// Errors name file and object and carry HDF5's own words; what is wrong with a file that is read is a RequestError,
 /// what fails while writing a RunError. HDF5's automatic printing is off. h5py opens what is written here.
+///
+/// A sealed file has a checksum over everything but its datasets' values, in front of HDF5's own first byte (a "user
+/// block", which HDF5 and h5py skip); it is compared before HDF5 parses anything, since HDF5 keeps texts of attributes
+/// without a checksum and can be led astray by one flipped bit there.
 /// Threads: different threads may use different objects (the distributions build HDF5 thread-safe); one object belongs
-/// to one thread at a time. Not collective: each rank opens the file for itself.
+/// to one thread at a time, but for a dataset that reads_aside(). Not collective: each rank opens the file for itself.
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,6 +32,9 @@ std::string_view name_of(H5Type type) noexcept;
 struct H5Layout {
   std::int64_t chunk = 0;  ///< elements per chunk; 0: as many as fit 256 KiB
   int deflate = 0;         ///< 0: as is; 1..9: shuffled and deflated
+  /// As many elements as the dataset will have, in one run of bytes, which reading takes straight from the file; it
+  /// must be filled before commit(). -1: it grows by chunks.
+  std::int64_t contiguous = -1;
 };
 
 /// Owns one HDF5 identifier and closes it as its kind asks.
@@ -87,11 +95,15 @@ class H5Dataset {
   void read(std::int64_t begin, std::int64_t count, T* out) const;
   template <class T>
   std::vector<T> read_all() const;
+  /// Its values are one run of the file's bytes, read without HDF5: by several threads at once, and at the disk's
+  /// speed.
+  bool reads_aside() const noexcept { return place_ >= 0; }
   H5Attributes attributes() const;
 
  private:
   friend class H5File;
   H5Dataset(H5Handle id, std::string file, std::string name, H5Type type, std::int64_t size);
+  void look_for_place(std::shared_ptr<const InputFile> bytes);
   void append_bytes(const void* values, std::int64_t count, H5Type type);
   void read_bytes(std::int64_t begin, std::int64_t count, void* out, H5Type type) const;
   std::string where() const;
@@ -100,13 +112,16 @@ class H5Dataset {
   std::string name_;
   H5Type type_;
   std::int64_t size_;
+  std::int64_t capacity_ = -1;              ///< of a contiguous dataset that is being written
+  std::shared_ptr<const InputFile> bytes_;  ///< the file, where place_ is known
+  std::int64_t place_ = -1;                 ///< of the first element in the file
 };
 
 class H5File {
  public:
   /// A new file. It appears under `path` at commit(); without it nothing is left.
-  static H5File create(const std::filesystem::path& path);
-  /// For reading. Throws RequestError when it is missing, not HDF5, or cut short.
+  static H5File create(const std::filesystem::path& path, bool sealed = false);
+  /// For reading. Throws RequestError when it is missing, not HDF5, cut short, or not as it was sealed.
   static H5File open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const noexcept { return path_; }
@@ -126,7 +141,10 @@ class H5File {
  private:
   H5File(std::filesystem::path path, H5Handle id, std::optional<PartialPath> partial);
   std::filesystem::path path_;
-  std::optional<PartialPath> partial_;  // before id_: the file is closed before it is removed
+  std::shared_ptr<const InputFile> bytes_;                     ///< of a file that is read
+  bool sealed_ = false;                                        ///< of one that is written
+  std::vector<std::pair<std::int64_t, std::int64_t>> values_;  ///< where its contiguous datasets begin and end
+  std::optional<PartialPath> partial_;                         // before id_: the file is closed before it is removed
   H5Handle id_;
 };
 

@@ -7,6 +7,7 @@
 namespace tessera::image::codec {
 
 Header probe_jpeg(Bytes bytes, std::string_view label);
+Header check_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& options);
 Image decode_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& options);
 
 Header probe_png(Bytes bytes, std::string_view label);

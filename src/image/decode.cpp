@@ -108,6 +108,12 @@ Image decode(Bytes bytes, std::string_view label, const DecodeOptions& options) 
   return apply_orientation(codec::decode_webp(bytes, label, options), orientation);
 }
 
+Header check_sound(Bytes bytes, std::string_view label, const DecodeOptions& options) {
+  if (format_of(bytes, label) == Format::jpeg) return codec::check_jpeg(bytes, label, options);
+  decode(bytes, label, options);
+  return probe(bytes, label, options);
+}
+
 LabelMap decode_label_map(Bytes bytes, std::string_view label, const DecodeOptions& options) {
   const Format format = format_of(bytes, label);
   if (format != Format::png) {

@@ -73,9 +73,10 @@ class Reader {
     return true;
   }
 
-  bool start(J_COLOR_SPACE space) {
+  bool start(J_COLOR_SPACE space, unsigned shrink = 1) {
     if (setjmp(error_.escape)) return false;
     info_.out_color_space = space;
+    info_.scale_denom = info_.scale_num * shrink;
     jpeg_start_decompress(&info_);
     return true;
   }
@@ -160,8 +161,11 @@ Header probe_jpeg(Bytes bytes, std::string_view label) {
   return header_of(reader);
 }
 
-Image decode_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& options) {
-  Reader reader;
+namespace {
+
+/// Opens a picture whose header can be true, to be decoded to `space`.
+Header open_plausible(Reader& reader, J_COLOR_SPACE& space, Bytes bytes, std::string_view label,
+                      const DecodeOptions& options) {
   open(reader, bytes, label);
   const Header header = header_of(reader);
   check_size(header.size, label, options);
@@ -172,7 +176,31 @@ Image decode_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& opti
   // bound.
   if (!reader.info().arith_code)
     check_plausible(header.size, (std::ssize(bytes) * 8 + 64) * 1024, std::ssize(bytes), label);
-  const auto space = header.channels == 1 ? JCS_GRAYSCALE : header.channels == 3 ? JCS_RGB : JCS_CMYK;
+  space = header.channels == 1 ? JCS_GRAYSCALE : header.channels == 3 ? JCS_RGB : JCS_CMYK;
+  return header;
+}
+
+}  // namespace
+
+Header check_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& options) {
+  constexpr unsigned kShrink = 8;  // damage shows in the coefficients, which are read all the same
+  Reader reader;
+  J_COLOR_SPACE space{};
+  const Header header = open_plausible(reader, space, bytes, label, options);
+  if (!reader.start(space, kShrink)) refuse(reader, label);
+  std::vector<std::uint8_t> row(std::size_t{reader.info().output_width} *
+                                static_cast<std::size_t>(reader.info().output_components));
+  for (std::uint32_t y = 0; y < reader.info().output_height; ++y) {
+    if (!reader.read_rows(row.data(), row.size(), y, y + 1)) refuse(reader, label);
+  }
+  if (!reader.finish()) refuse(reader, label);
+  return header;
+}
+
+Image decode_jpeg(Bytes bytes, std::string_view label, const DecodeOptions& options) {
+  Reader reader;
+  J_COLOR_SPACE space{};
+  const Header header = open_plausible(reader, space, bytes, label, options);
   if (!reader.start(space)) refuse(reader, label);
 
   Image image(header.size.height, header.size.width);

@@ -2,12 +2,41 @@
 
 #include <sentencepiece_processor.h>
 
+#include <map>
+#include <mutex>
+
 #include "tessera/core/error.hpp"
 
 namespace tessera::text {
 
+namespace {
+
+/// Texts of a data set repeat: the system's words, questions of templates, and each once more when labels are made.
+class Memory {
+ public:
+  std::optional<std::vector<std::string>> find(std::string_view segment) const {
+    const std::lock_guard lock(mutex_);
+    const auto at = known_.find(segment);
+    return at == known_.end() ? std::nullopt : std::optional(at->second);
+  }
+  void keep(std::string_view segment, const std::vector<std::string>& pieces) {
+    if (segment.size() > kLongest) return;
+    const std::lock_guard lock(mutex_);
+    if (known_.size() >= kMost) known_.clear();
+    known_.emplace(segment, pieces);
+  }
+
+ private:
+  static constexpr std::size_t kLongest = 512, kMost = 4096;  // a few MiB
+  mutable std::mutex mutex_;
+  std::map<std::string, std::vector<std::string>, std::less<>> known_;
+};
+
+}  // namespace
+
 struct SentencePieceModel::Impl {
   sentencepiece::SentencePieceProcessor processor;
+  mutable Memory memory;
 };
 
 SentencePieceModel::SentencePieceModel(std::string bytes, bool dummy_prefix, const std::filesystem::path& name)
@@ -31,9 +60,11 @@ SentencePieceModel::SentencePieceModel(std::string bytes, bool dummy_prefix, con
 SentencePieceModel::~SentencePieceModel() = default;
 
 std::vector<std::string> SentencePieceModel::pieces_of(std::string_view segment) const {
+  if (auto known = impl_->memory.find(segment)) return std::move(*known);
   std::vector<std::string> pieces;
   const auto status = impl_->processor.Encode({segment.data(), segment.size()}, &pieces);
   if (!status.ok()) throw RequestError("text: sentencepiece cannot encode: {}", status.ToString());
+  impl_->memory.keep(segment, pieces);
   return pieces;
 }
 

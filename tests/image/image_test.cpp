@@ -32,6 +32,7 @@ TEST(Image, GivesPillowsPixelsForEveryFormat) {
     EXPECT_EQ(image.height, want["height"]);
     EXPECT_EQ(image.width, want["width"]);
     EXPECT_EQ(checksum(image.rgb), want["rgb"]);
+    EXPECT_EQ(check_sound(bytes_of(file), name).size, image.size());
     ++read;
   }
   EXPECT_GE(read, 70);
@@ -46,6 +47,7 @@ TEST(Image, RefusesEveryDamagedFileByNameAndReason) {
     const std::string reason = refusal([&] { decode(bytes_of(file), name); });
     EXPECT_THAT(reason, StartsWith(name + ": "));
     EXPECT_GT(reason.size(), name.size() + 15) << reason;
+    EXPECT_EQ(refusal([&] { check_sound(bytes_of(file), name); }), reason);
     ++refused;
   }
   EXPECT_GE(refused, 18);

@@ -58,6 +58,12 @@ struct LisaModel::Parts {
     language->add_decoder(layout);
     return {layout, config};
   }
+
+  /// CLIP's patches [I,P,H]; the class token is dropped.
+  at::Tensor see(const LisaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const {
+    if (batch.clip_features.defined()) return batch.clip_features;
+    return clip.forward(batch.images_clip, runner, ctx).narrow(1, 1, config.clip.patches());
+  }
 };
 
 LisaModel::LisaModel(nn::ModelLayout& layout, LisaConfig config)
@@ -222,11 +228,11 @@ LisaOutputs LisaModel::forward(const LisaBatch& given, nn::UnitRunner& runner, c
   }
 
   const at::Tensor text = p.language->embed(plan.ids, runner);
-  // The class token is dropped; the picture is seen once, however many conversations it has.
-  const at::Tensor tower = p.clip.forward(batch.images_clip, runner, image_ctx);
-  const at::Tensor features = tower.narrow(1, 1, p.config.clip.patches());
+  // The picture is seen once, however many conversations it has.
+  const at::Tensor features = p.see(batch, runner, image_ctx);
   const at::Tensor projected = p.projector.forward(features, runner, image_ctx);
-  const at::Tensor image_embeddings = p.sam.forward(batch.images, runner, image_ctx);
+  const at::Tensor image_embeddings =
+      batch.sam_features.defined() ? batch.sam_features : p.sam.forward(batch.images, runner, image_ctx);
   const at::Tensor sequence = splice(text, projected.index_select(0, plan.image_of_row), plan.placeholder);
 
   LisaOutputs out;

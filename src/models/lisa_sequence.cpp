@@ -32,6 +32,30 @@ std::string shape_of(const at::Tensor& t) {
   return t.defined() ? fmt::format("[{}]", fmt::join(t.sizes(), ",")) : "absent";
 }
 
+/// Each tower has pictures, or else its own features.
+void check_pictures(const LisaBatch& batch, const LisaConfig& config) {
+  const auto images = batch.images_count();
+  const auto count = [&](const char* name, const at::Tensor& t) {
+    require(t.defined() && t.size(0) == images,
+            fmt::format("{} {} for {} images in offset", name, shape_of(t), images));
+  };
+  const auto shape = [&](const char* name, const at::Tensor& t, const std::vector<std::int64_t>& wanted) {
+    require(t.sizes() == at::IntArrayRef(wanted),
+            fmt::format("{} {} where [{}] is expected", name, shape_of(t), fmt::join(wanted, ",")));
+  };
+  if (!batch.sam_features.defined()) {
+    count("images", batch.images);
+  } else {
+    const auto side = config.sam.grid();
+    shape("sam_features", batch.sam_features, {images, config.sam.prompt_embed_dim, side, side});
+  }
+  if (!batch.clip_features.defined()) {
+    count("images_clip", batch.images_clip);
+  } else {
+    shape("clip_features", batch.clip_features, {images, config.clip.patches(), config.clip.hidden_size});
+  }
+}
+
 void check_shapes(const LisaBatch& batch, const LisaConfig& config, bool need_labels) {
   require(!batch.offset.empty() && batch.offset.front() == 0, "offset must begin with 0");
   const auto images = static_cast<std::size_t>(batch.images_count());
@@ -47,10 +71,7 @@ void check_shapes(const LisaBatch& batch, const LisaConfig& config, bool need_la
   }
   require(batch.offset.back() == batch.input_ids.size(0),
           fmt::format("offset ends at {}, there are {} conversations", batch.offset.back(), batch.input_ids.size(0)));
-  require(batch.images.defined() && batch.images.size(0) == batch.images_count(),
-          fmt::format("images {} for {} images in offset", shape_of(batch.images), images));
-  require(batch.images_clip.defined() && batch.images_clip.size(0) == batch.images_count(),
-          fmt::format("images_clip {} for {} images in offset", shape_of(batch.images_clip), images));
+  check_pictures(batch, config);
   require(batch.resize.size() == images && batch.original.size() == images,
           "resize and original need one size per image");
   require(batch.masks.empty() || batch.masks.size() == images, "masks need one tensor per image");

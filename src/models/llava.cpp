@@ -148,7 +148,8 @@ LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner,
   image_ctx.sample_keys.clear();
   LlavaSequence sequence;
   const at::Tensor text = language_->embed(plan.ids, runner);
-  const at::Tensor features = tower_->features(batch.images, runner, image_ctx);
+  const at::Tensor features =
+      batch.image_features.defined() ? batch.image_features : tower_->features(batch.images, runner, image_ctx);
   sequence.image_features = projector_->forward(features, runner, image_ctx);
   sequence.embeddings = place(plan, text, sequence.image_features);
   sequence.mask = plan.mask;

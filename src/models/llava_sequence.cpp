@@ -133,16 +133,26 @@ LlavaPlan plan_expanded(const LlavaBatch& batch, const Host& host, const LlavaCo
   return plan;
 }
 
+/// Images of the batch and features of each: of pictures, or of what the tower made of them before.
+std::pair<std::int64_t, std::int64_t> count_pictures(const LlavaBatch& batch, const LlavaConfig& config) {
+  if (const at::Tensor& features = batch.image_features; features.defined()) {
+    require(features.dim() == 3 && features.size(2) == config.tower.width(),
+            fmt::format("image_features must be [N,P,{}]", config.tower.width()));
+    return {features.size(0), features.size(1)};
+  }
+  require(batch.images.defined() && batch.images.dim() == 4 && batch.images.size(1) == 3,
+          "pictures must be [N,3,height,width]");
+  return {batch.images.size(0), config.tower.tokens(batch.images.size(2), batch.images.size(3))};
+}
+
 Host to_host_batch(const LlavaBatch& batch, const LlavaConfig& config) {
   require(batch.input_ids.defined() && batch.input_ids.dim() == 2, "input_ids must be [B,L]");
   for (const at::Tensor& other : {batch.attention_mask, batch.labels}) {
     require(!other.defined() || other.sizes() == batch.input_ids.sizes(),
             "attention_mask and labels must be shaped like input_ids");
   }
-  require(batch.images.defined() && batch.images.dim() == 4 && batch.images.size(1) == 3,
-          "pictures must be [N,3,height,width]");
-  const std::int64_t tokens = config.tower.tokens(batch.images.size(2), batch.images.size(3));
-  Host host{batch.input_ids.size(0), batch.input_ids.size(1), batch.images.size(0), tokens, {}, {}};
+  const auto [images, tokens] = count_pictures(batch, config);
+  Host host{batch.input_ids.size(0), batch.input_ids.size(1), images, tokens, {}, {}};
   host.ids = to_host(batch.input_ids);
   host.mask =
       batch.attention_mask.defined() ? to_host(batch.attention_mask) : std::vector<std::int64_t>(host.ids.size(), 1);
@@ -162,7 +172,7 @@ Host to_host_batch(const LlavaBatch& batch, const LlavaConfig& config) {
 }  // namespace
 
 LlavaPlan plan_llava(const LlavaBatch& batch, const LlavaConfig& config) {
-  require(!batch.expanded || config.image_token >= 0 || batch.images.size(0) == 0,
+  require(!batch.expanded || config.image_token >= 0 || count_pictures(batch, config).first == 0,
           "the config names no image_token_index, so its placeholders are -200 (input `images`)");
   const Host host = to_host_batch(batch, config);
   LlavaPlan plan = batch.expanded ? plan_expanded(batch, host, config) : plan_original(batch, host, config);

@@ -8,7 +8,7 @@
 ///
 /// Units in the order of a step: embed_tokens, CLIP's blocks, mm_projector, SAM's encoder, the decoder layers, norm and
 /// lm_head, text_hidden_fcs with SAM's prompt encoder and mask decoder. It does not depend on what is in a batch; I, C
-/// and n may be 0.
+/// and n may be 0. Batches that bring a tower's features do without its units: all batches of a run, or none.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>

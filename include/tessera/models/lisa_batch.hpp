@@ -2,8 +2,8 @@
 /// LisaBatch: one micro-batch as LISA's collate makes it; what `tessera forward` records and what the loader delivers.
 ///
 /// Shapes: I = images, C = conversations (C >= I; image b owns rows offset[b] … offset[b+1]-1), L = padded text length,
-/// S = SAM's image size, s = CLIP's image size, n_b = masks of image b.
-/// Source: dvlab-research/LISA utils/dataset.py (collate_fn).
+/// S = SAM's image size, s = CLIP's image size, n_b = masks of image b; P, H, D, h, w as in models/lisa.hpp and
+/// sam.hpp. Source: dvlab-research/LISA utils/dataset.py (collate_fn).
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -19,6 +19,8 @@ struct ImageSize {
 struct LisaBatch {
   at::Tensor images;                       ///< f32 [I,3,S,S], normalised and padded for SAM
   at::Tensor images_clip;                  ///< f32 [I,3,s,s]
+  at::Tensor sam_features;                 ///< [I,D,h,w] of SAM's encoder, instead of `images`: it is then not run
+  at::Tensor clip_features;                ///< [I,P,H] of the tower, instead of `images_clip`: likewise
   at::Tensor input_ids;                    ///< i64 [C,L]; -200 stands for the image
   at::Tensor labels;                       ///< i64 [C,L]; -100 ignored
   at::Tensor attention_mask;               ///< bool [C,L]

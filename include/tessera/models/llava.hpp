@@ -7,7 +7,8 @@
 /// sees, D hidden, V vocabulary.
 ///
 /// Units in the order of a step: the embedding, the tower, the projector, the layers, norm and head. It does not depend
-/// on what is in a batch; B and N may be 0.
+/// on what is in a batch; B and N may be 0. Batches that bring the tower's features do without its units: all batches
+/// of a run, or none.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 /// LlavaBatch: rows of text with places for images, and the images; what `tessera forward` records and what the loader
 /// delivers.
 ///
-/// Shapes: B rows, L padded text length, N images of S x S.
+/// Shapes: B rows, L padded text length, N images of S x S, P tokens an image, C channels of the tower.
 /// Source: haotian-liu/LLaVA llava/train/train.py (DataCollatorForSupervisedDataset).
 #include <ATen/core/Tensor.h>
 
@@ -18,6 +18,7 @@ struct LlavaBatch {
   /// f32 [N,3,S,S] in row order. Original form: a row with k placeholders takes the next k, a row without takes one and
   /// uses none of it. Transformers' form: none for a row without.
   at::Tensor images;
+  at::Tensor image_features;               ///< [N,P,C] of the tower, instead of `images`: it is then not run
   bool expanded = false;                   ///< transformers' form
   std::vector<std::uint64_t> sample_keys;  ///< one per row, or none
 };

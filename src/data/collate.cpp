@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 
+#include "data/pictures.hpp"
 #include "data/sides.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
@@ -156,33 +157,6 @@ at::Tensor masks_of(const StoredSample& sample, const std::vector<bool>& kept, P
   return masks;
 }
 
-void check_size(const StoredSample& sample, image::Size found) {
-  if (found == sample.size) return;
-  throw RunError("{}: image '{}' is {} x {}, the shard says {} x {}", sample.where, sample.image_name, found.width,
-                 found.height, sample.size.width, sample.size.height);
-}
-
-void fill_pixels(models::LisaBatch& batch, const std::vector<StoredSample>& samples,
-                 const std::vector<std::optional<image::Augmentation>>& augmentations, const InputSpec& spec) {
-  const auto count = static_cast<std::int64_t>(samples.size());
-  batch.images = at::empty({count, 3, spec.sam_size, spec.sam_size}, at::kFloat);
-  batch.images_clip = at::empty({count, 3, spec.clip.crop.height, spec.clip.crop.width}, at::kFloat);
-  const auto sam_floats = static_cast<std::size_t>(3 * spec.sam_size * spec.sam_size);
-  const auto clip_floats = static_cast<std::size_t>(3 * spec.clip.crop.height * spec.clip.crop.width);
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    const auto& sample = samples[i];
-    auto image = image::decode(sample.image, sample.where, {.exif_orientation = true});
-    check_size(sample, image.size());
-    if (augmentations[i]) image = image::augment(image, *augmentations[i]);
-    const auto resized =
-        image::sam_pixels(image, spec.sam_size, {batch.images.mutable_data_ptr<float>() + i * sam_floats, sam_floats});
-    image::clip_pixels(image, spec.clip, image::Aspect::square,
-                       {batch.images_clip.mutable_data_ptr<float>() + i * clip_floats, clip_floats});
-    batch.resize.push_back({resized.height, resized.width});
-    batch.original.push_back({image.height, image.width});
-  }
-}
-
 }  // namespace
 
 CollateReport& CollateReport::operator+=(const CollateReport& other) {
@@ -212,45 +186,9 @@ models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::v
     batch.masks.push_back(masks_of(samples[i], kept, purpose, augmentations[i], report));
     for (std::size_t c = 0; c < samples[i].conversations.size(); ++c) batch.sample_keys.push_back(mix_keys(keys[i], c));
   }
-  fill_pixels(batch, samples, augmentations, spec);
+  fill_pictures(batch, samples, augmentations, spec);
   return batch;
 }
-
-namespace {
-
-/// Every image of the samples, and a blank one for a sample of text alone.
-at::Tensor llava_images(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
-                        const InputSpec& spec) {
-  std::int64_t count = 0;
-  for (const auto& sample : samples) count += 1 + static_cast<std::int64_t>(sample.more_images.size());
-  auto images = at::empty({count, 3, spec.clip.crop.height, spec.clip.crop.width}, at::kFloat);
-  const auto floats = static_cast<std::size_t>(3 * spec.clip.crop.height * spec.clip.crop.width);
-  auto* pixels = images.mutable_data_ptr<float>();
-  const auto add = [&](const std::vector<std::uint8_t>& bytes, const StoredSample& sample, std::uint64_t key) {
-    auto image = image::decode(bytes, sample.where);  // as Pillow opens it, whatever the EXIF orientation
-    if (spec.augment.any()) {
-      RandomSequence random(mix_keys(key, hash_name("augmentation")));
-      image = image::augment(image, image::draw_augmentation(spec.augment, image.size(), random, may_flip(sample)));
-    }
-    image::clip_pixels(image, spec.clip, spec.aspect, {pixels, floats});
-    pixels += floats;
-  };
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    const auto& sample = samples[i];
-    if (sample.has_image()) {
-      add(sample.image, sample, keys[i]);
-    } else {
-      std::fill_n(pixels, floats, 0.0F);
-      pixels += floats;
-    }
-    for (std::size_t k = 0; k < sample.more_images.size(); ++k) {
-      add(sample.more_images[k].bytes, sample, mix_keys(keys[i], k));
-    }
-  }
-  return images;
-}
-
-}  // namespace
 
 models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
                                  const ShardHeader& header, const InputSpec& spec, CollateReport& report) {
@@ -269,25 +207,21 @@ models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const
   for (const auto* row : rows) {
     report.label_tokens += count_labels(*row, width, spec.image_patches, spec.model_max_length);
   }
-  batch.images = llava_images(samples, keys, spec);
+  fill_pictures(batch, samples, keys, spec);
   batch.sample_keys = keys;
   return batch;
 }
 
 std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec, bool lisa) {
-  constexpr std::int64_t kFloat = 4;
   constexpr std::int64_t kTokenColumns = 8 + 8 + 1;
   const double larger = std::max(1.0, spec.augment.scale_max);
   const auto pixels =
       static_cast<std::int64_t>(larger * larger * static_cast<double>(sizes.size.height * sizes.size.width));
-  if (!lisa) {
-    return sizes.image_bytes +
-           3 * kFloat * std::max<std::int64_t>(1, sizes.images) * spec.clip.crop.height * spec.clip.crop.width +
-           3 * pixels + kTokenColumns * sizes.longest_tokens;
-  }
-  return sizes.image_bytes +
-         3 * kFloat * (spec.sam_size * spec.sam_size + spec.clip.crop.height * spec.clip.crop.width) +
-         kFloat * sizes.targets * pixels + 3 * pixels + kTokenColumns * sizes.conversations * sizes.longest_tokens;
+  const auto pictures =
+      picture_bytes(sizes, spec, lisa) + (spec.reads(lisa).bytes ? sizes.image_bytes + 3 * pixels : 0);
+  if (!lisa) return pictures + kTokenColumns * sizes.longest_tokens;
+  return pictures + static_cast<std::int64_t>(sizeof(float)) * sizes.targets * pixels +
+         kTokenColumns * sizes.conversations * sizes.longest_tokens;
 }
 
 }  // namespace tessera::data

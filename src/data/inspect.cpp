@@ -1,6 +1,6 @@
 #include "tessera/data/inspect.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -28,6 +28,7 @@ struct Totals {
   std::int64_t image_bytes = 0;
   std::int64_t file_bytes = 0;
   std::int64_t masks = 0;
+  std::map<std::string, std::int64_t> features;  ///< what they are -> images that have them
 };
 
 Totals count(const std::vector<ShardFile>& files) {
@@ -35,6 +36,11 @@ Totals count(const std::vector<ShardFile>& files) {
   for (const auto& file : files) {
     totals.file_bytes += static_cast<std::int64_t>(fs::file_size(file.path()));
     totals.masks += file.masks();
+    for (const auto& one : file.features()) {
+      const auto what =
+          fmt::format("{} [{}] of weights {:016x}, {}", one.name, fmt::join(one.shape, ","), one.tower, one.input);
+      totals.features[what] += file.images();
+    }
     for (std::int64_t i = 0; i < file.images(); ++i) {
       const auto size = file.image_size(i);
       totals.heights.push_back(size.height);
@@ -99,6 +105,8 @@ std::string describe(const std::vector<ShardFile>& files, const Totals& totals) 
   }
   text += fmt::format("\nimages {}: height {}, width {}; masks {}\n", totals.heights.size(), spread(totals.heights),
                       spread(totals.widths), totals.masks);
+  for (const auto& [what, images] : totals.features)
+    text += fmt::format("stored features of {} images: {}\n", images, what);
   text += fmt::format("tokens of a conversation: {}\n{}", spread(totals.tokens), histogram(totals.tokens));
   return text;
 }

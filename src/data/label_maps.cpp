@@ -28,6 +28,7 @@ struct LabelMapSet {
   std::string listed_suffix;
   std::string images, labels;                ///< folders
   std::array<std::uint8_t, 256> value_of{};  ///< pixel -> class, kIgnore for none
+  fs::path classes_file = {};                ///< where the classes are read from; empty: they are built in
 };
 
 LabelMapSet with_identity(LabelMapSet set) {
@@ -65,7 +66,9 @@ LabelMapSet mapillary(const fs::path& dataset_dir) {
     classes.push_back(ascii_lower(string_field(labels[i], "readable", config, fmt::format("labels[{}]", i))));
   }
   const std::string folder = "mapillary/training/v2.0/labels/";
-  return with_identity({"mapillary", std::move(classes), folder, ".png", "mapillary/training/images/", folder, {}});
+  auto set = with_identity({"mapillary", std::move(classes), folder, ".png", "mapillary/training/images/", folder, {}});
+  set.classes_file = config;
+  return set;
 }
 
 class LabelMaps final : public Reader {
@@ -84,9 +87,14 @@ class LabelMaps final : public Reader {
   const std::string& family() const noexcept override { return kFamily; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t item) const override {
+    std::vector<fs::path> files{label_path(item)};
+    if (!set_.classes_file.empty()) files.push_back(set_.classes_file);
+    return files;
+  }
 
   ItemSamples make(std::int64_t item, image::Size size, std::span<Choices> draws) const override {
-    const auto path = dataset_dir_ / (set_.labels + items_.at(static_cast<std::size_t>(item)).name + ".png");
+    const auto path = label_path(item);
     const auto map = read_map(path, size);
     const auto present = classes_in(map, path);
     ItemSamples result;
@@ -109,6 +117,10 @@ class LabelMaps final : public Reader {
   }
 
  private:
+  fs::path label_path(std::int64_t item) const {
+    return dataset_dir_ / (set_.labels + items_.at(static_cast<std::size_t>(item)).name + ".png");
+  }
+
   /// The label map with its pixels as classes.
   image::LabelMap read_map(const fs::path& path, image::Size size) const {
     if (!fs::exists(path)) throw BrokenSample({path.string(), "", "the label map is missing"});

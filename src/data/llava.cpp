@@ -29,6 +29,7 @@ class Llava final : public Reader {
   fs::path image_folder() const override { return folder_; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t) const override { return {path_}; }
 
   ItemSamples make(std::int64_t item, image::Size, std::span<Choices> draws) const override {
     const auto& conversation = dialogues_.at(static_cast<std::size_t>(item));

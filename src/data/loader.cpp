@@ -136,6 +136,12 @@ void bind_augmentation(Options& options, image::AugmentConfig& config) {
 
 InputSpec with_augmentation(InputSpec spec, const LoaderConfig& config) {
   image::check(config.augment);
+  const bool stored = !spec.stored_clip.empty() || !spec.stored_sam.empty();
+  if (stored && config.augment.any()) {
+    throw RequestError(
+        "--augment_…: augmentation is off for features that the shards hold, and some is asked for; leave it out, or "
+        "pass --stored_features false to run the vision towers");
+  }
   spec.augment = config.augment;
   return spec;
 }
@@ -190,6 +196,9 @@ void bind(Options& options, LoaderConfig& config) {
               {.group = group});
   options.add_alias("per_device_train_batch_size", "batch_size");
   options.add_alias("gradient_accumulation_steps", "grad_accumulation_steps");
+  options.add("stored_features", &config.stored_features,
+              "take the features of vision towers that the shards hold, and do not run these towers; false: run them",
+              {.group = group});
   bind_augmentation(options, config.augment);
   options.add("workers", &config.workers, "threads of a rank that read and decode ahead; 0: one",
               {.group = group, .min = 0});
@@ -273,7 +282,7 @@ struct Loader::Impl {
     for (std::int64_t j = 0; j < shape.batch_size; ++j) {
       const auto g = number(i, j);
       const auto row = order.at(g);
-      samples.push_back(shards.read(row));
+      samples.push_back(shards.read(row, spec.reads(lisa)));
       keys.push_back(mix_keys(seed, hash_name("sample"), g));
       result.samples.push_back(info_of(shards, g, row, samples.back()));
     }
@@ -376,7 +385,9 @@ struct EvalLoader::Impl {
 
   EvalItem make(std::int64_t i) const {
     EvalItem item;
-    auto sample = shards.read(row(i));
+    auto reads = spec.reads(true);
+    reads.bytes = true;  // for overlays
+    auto sample = shards.read(row(i), reads);
     item.counted = counted(i);
     item.is_sentence = sample.is_sentence;
     item.sample = info_of(shards, i * world + rank, row(i), sample);

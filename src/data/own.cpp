@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "data/own_record.hpp"
 #include "data/phrases.hpp"
 #include "tessera/text/image_tokens.hpp"
@@ -34,6 +36,16 @@ class Own final : public Reader {
   fs::path image_folder() const override { return folder_; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t item) const override {
+    std::vector<fs::path> files{path_};
+    const auto add = [&](const OwnMask& mask) {
+      if (const auto* png = std::get_if<OwnPng>(&mask.shape)) files.push_back(folder_ / png->file);
+    };
+    const auto& record = records_.at(static_cast<std::size_t>(item));
+    for (const auto& question : record.questions) std::for_each(question.masks.begin(), question.masks.end(), add);
+    if (record.ignore) add(*record.ignore);
+    return files;
+  }
 
   ItemSamples make(std::int64_t item, image::Size size, std::span<Choices> draws) const override {
     const auto& record = records_.at(static_cast<std::size_t>(item));

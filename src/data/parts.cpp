@@ -62,6 +62,7 @@ class Parts final : public Reader {
   const std::string& family() const noexcept override { return kFamily; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t) const override { return {coco_.path}; }
 
   ItemSamples make(std::int64_t item, image::Size size, std::span<Choices> draws) const override {
     const auto row = static_cast<std::size_t>(item);

@@ -15,15 +15,35 @@ constexpr std::int64_t kImagesOfSmallShare = 8;
 /// What an image costs beside its bytes: texts, ids, masks of a few draws. Only the balance depends on it.
 constexpr std::int64_t kBytesBesideImage = 4096;
 
-std::int64_t cost(const WorkUnit& unit) {
-  return unit.bytes + kBytesBesideImage;
+std::int64_t cost_of(const WorkUnit& unit, const ShardSize& size) {
+  return unit.bytes + kBytesBesideImage + static_cast<std::int64_t>(unit.images.size()) * size.features_an_image;
 }
 
-std::string describe(const WorkUnit& unit, const std::vector<std::unique_ptr<Reader>>& readers) {
+/// What tells an edited file from what it was. Pictures by their size, since reading all of them would take long.
+class Stamps {
+ public:
+  const std::string& of(const std::filesystem::path& path) {
+    const auto [at, fresh] = known_.try_emplace(path.string());
+    if (fresh) at->second = make(path);
+    return at->second;
+  }
+
+ private:
+  static std::string make(const std::filesystem::path& path) {
+    std::error_code missing;
+    const auto bytes = std::filesystem::file_size(path, missing);
+    if (missing) return "missing";
+    return path.extension() == ".png" ? fmt::format("{}", bytes) : hash_file_hex128(path);
+  }
+  std::unordered_map<std::string, std::string> known_;
+};
+
+std::string describe(const WorkUnit& unit, const std::vector<std::unique_ptr<Reader>>& readers, Stamps& stamps) {
   std::string text = fmt::format("{}\t{}", fmt::join(unit.images, "\t"), unit.bytes);
   for (const auto& item : unit.items) {
     const auto& reader = *readers[static_cast<std::size_t>(item.reader)];
     text += fmt::format("\t{}:{}", reader.source(), reader.items()[static_cast<std::size_t>(item.item)].name);
+    for (const auto& file : reader.decided_by(item.item)) text += "\t" + stamps.of(file);
   }
   return text + "\n";
 }
@@ -69,18 +89,20 @@ std::vector<WorkUnit> group_by_image(const std::filesystem::path& dataset_dir,
   return units;
 }
 
-std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<WorkUnit> units, std::int64_t shard_bytes,
+std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<WorkUnit> units, const ShardSize& size,
                                       const std::string& settings,
                                       const std::vector<std::unique_ptr<Reader>>& readers) {
   std::vector<PlannedShard> shards;
   if (units.empty()) return shards;
+  const auto cost = [&](const WorkUnit& unit) { return cost_of(unit, size); };
   std::int64_t total = 0;
   for (const auto& unit : units) total += cost(unit);
   const auto images = static_cast<std::int64_t>(units.size());
-  const std::int64_t by_size = (total + shard_bytes - 1) / shard_bytes;
+  const std::int64_t by_size = (total + size.bytes - 1) / size.bytes;
   const std::int64_t to_share = std::clamp<std::int64_t>(images / kImagesOfSmallShare, 1, kSharesOfSmallSets);
   const std::int64_t count = std::clamp<std::int64_t>(std::max(by_size, to_share), 1, images);
 
+  Stamps stamps;
   std::int64_t done = 0;
   std::size_t next = 0;
   for (std::int64_t k = 0; k < count; ++k) {
@@ -92,7 +114,7 @@ std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<Work
     while (next + keep < units.size() &&
            (shard.units.empty() || keep == 0 || (done + cost(units[next]) / 2) * count < total * (k + 1))) {
       done += cost(units[next]);
-      listing += describe(units[next], readers);
+      listing += describe(units[next], readers, stamps);
       shard.units.push_back(std::move(units[next++]));
     }
     shard.fingerprint = hash_hex128(listing);

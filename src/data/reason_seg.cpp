@@ -54,9 +54,15 @@ class ReasonSeg final : public Reader {
   const std::string& family() const noexcept override { return kFamily; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t item) const override {
+    std::vector<fs::path> files{dataset_dir_ / annotations_.at(static_cast<std::size_t>(item))};
+    if (!explanations_path_.empty()) files.push_back(explanations_path_);
+    return files;
+  }
 
   /// The list of explanations, each for one image file.
   void read_explanations(const fs::path& path) {
+    explanations_path_ = path;
     const auto json = read_annotation_json(path);
     const auto& list = as_array(json, path, "");
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -149,7 +155,8 @@ class ReasonSeg final : public Reader {
   ReasonSegConfig config_;
   bool validation_;
   std::vector<Item> items_;
-  std::vector<std::string> annotations_;                          ///< of each item, relative to the data set folder
+  std::vector<std::string> annotations_;  ///< of each item, relative to the data set folder
+  fs::path explanations_path_;
   std::map<std::string, std::string, std::less<>> explanations_;  ///< image file name -> answer
   std::vector<Problem> problems_;
 };

@@ -47,6 +47,7 @@ class ReferSeg final : public Reader {
     coco_ = read_coco(folder / "instances.json");
     problems_ = coco_.problems;
     const auto refs = read_refs(refs_path(folder, set, split_by));
+    refs_path_ = refs.path;
     problems_.insert(problems_.end(), refs.problems.begin(), refs.problems.end());
     std::unordered_map<std::int64_t, std::size_t> row_of;
     for (const auto& ref : refs.refs) {
@@ -72,6 +73,7 @@ class ReferSeg final : public Reader {
   const std::string& family() const noexcept override { return kFamily; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t) const override { return {coco_.path, refs_path_}; }
 
   ItemSamples make(std::int64_t item, image::Size size, std::span<Choices> draws) const override {
     const auto row = static_cast<std::size_t>(item);
@@ -128,6 +130,7 @@ class ReferSeg final : public Reader {
   std::string source_;
   std::int64_t sentences_;  ///< of a sample; 0: all, in order, with the words of validation
   CocoFile coco_;
+  fs::path refs_path_;
   std::vector<Item> items_;
   std::vector<image::Size> sizes_;
   std::vector<std::vector<Expression>> expressions_;  ///< of each item

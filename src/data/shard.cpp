@@ -1,6 +1,9 @@
 #include "tessera/data/shard.hpp"
 
-#include <algorithm>
+#include <fmt/format.h>
+
+#include <functional>
+#include <numeric>
 
 #include "data/shard_names.hpp"
 #include "tessera/core/hash.hpp"
@@ -10,13 +13,9 @@
 namespace tessera::data {
 namespace {
 
-constexpr std::int64_t kChunkBytes = std::int64_t{1} << 20;
-
 template <class T>
 void put(io::H5File& file, const std::string& name, std::span<const T> values) {
-  const auto count = static_cast<std::int64_t>(values.size());
-  const auto chunk = std::clamp<std::int64_t>(count, 1, kChunkBytes / static_cast<std::int64_t>(sizeof(T)));
-  auto dataset = file.create_dataset(name, h5_type<T>(), {.chunk = chunk});
+  auto dataset = file.create_dataset(name, h5_type<T>(), {.contiguous = static_cast<std::int64_t>(values.size())});
   dataset.append(values);
   dataset.attributes().set(kChecksum, checksum_of(values.data(), values.size_bytes()));
 }
@@ -60,6 +59,17 @@ void put_header(io::H5File& file, const ShardHeader& header) {
   root.set("plan", header.plan);
 }
 
+void put_features(io::H5File& file, const FeatureTable& table) {
+  const auto group = kFeatures + table.what.name;
+  put(file, group + "/digest", table.digest);
+  put(file, group + "/values", table.values);
+  auto about = file.attributes(group);
+  about.set("tower", static_cast<std::int64_t>(table.what.tower));
+  about.set("input", table.what.input);
+  about.set("dims", static_cast<std::int64_t>(table.what.shape.size()));
+  for (std::size_t d = 0; d < table.what.shape.size(); ++d) about.set(fmt::format("dim_{}", d), table.what.shape[d]);
+}
+
 /// Then samples/image says it all.
 bool one_image_each(const ShardData& data) {
   const auto& offsets = data.samples.images.offsets;
@@ -71,8 +81,12 @@ bool one_image_each(const ShardData& data) {
 
 }  // namespace
 
+std::int64_t TowerFeatures::numel() const noexcept {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
 void write_shard(const std::filesystem::path& path, const ShardHeader& header, const ShardData& data) {
-  auto file = io::H5File::create(path);
+  auto file = io::H5File::create(path, /*sealed=*/true);
   put_header(file, header);
   // Small tables first and the image bytes last, so that opening a shard reads its beginning.
   put(file, "images/height", data.images.height);
@@ -103,6 +117,7 @@ void write_shard(const std::filesystem::path& path, const ShardHeader& header, c
   put(file, "masks/counts", data.masks.counts);
   put(file, "skipped", data.skipped);
   put(file, "images/bytes", data.images.bytes);
+  for (const auto& table : data.features) put_features(file, table);
   file.commit();
 }
 

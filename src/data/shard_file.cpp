@@ -8,7 +8,6 @@
 #include "data/shard_index.hpp"
 #include "data/shard_names.hpp"
 #include "tessera/core/error.hpp"
-#include "tessera/core/hash.hpp"
 #include "tessera/io/hdf5.hpp"
 
 namespace tessera::data {
@@ -40,19 +39,31 @@ struct ShardFile::Impl {
     if (!index.conversation_question.empty()) {
       questions.emplace(file.dataset("conversations/question/values", io::H5Type::u8));
     }
+    for (const auto& one : index.features)
+      features.push_back(file.dataset(kFeatures + one.what.name + "/values", io::H5Type::u16));
   }
 
   io::H5File file;
   ShardIndex index;
   io::H5Dataset image_bytes, image_names, ids, labels, mask_counts;
   std::optional<io::H5Dataset> texts, questions;
-  std::mutex mutex;  ///< one thread at a time may use a dataset
+  std::vector<io::H5Dataset> features;  ///< as index.features
+  std::mutex mutex;                     ///< one thread at a time may use a dataset that HDF5 reads
+
+  template <class T>
+  void read(const io::H5Dataset& values, std::int64_t begin, std::int64_t count, T* out) {
+    if (values.reads_aside()) {
+      values.read(begin, count, out);
+    } else {
+      const std::lock_guard lock(mutex);
+      values.read(begin, count, out);
+    }
+  }
 
   template <class T>
   std::vector<T> row(const io::H5Dataset& values, const std::vector<std::int64_t>& offsets, std::int64_t i) {
     std::vector<T> result(static_cast<std::size_t>(length(offsets, i)));
-    const std::lock_guard lock(mutex);
-    values.read(at(offsets, i), static_cast<std::int64_t>(result.size()), result.data());
+    read(values, at(offsets, i), static_cast<std::int64_t>(result.size()), result.data());
     return result;
   }
 
@@ -61,16 +72,36 @@ struct ShardFile::Impl {
     return {bytes.begin(), bytes.end()};
   }
 
-  StoredImage image(std::int64_t i, const std::string& where) {
-    StoredImage stored{text_row(image_names, index.image_name, i),
-                       row<std::uint8_t>(image_bytes, index.image_bytes, i),
-                       {at(index.image_height, i), at(index.image_width, i)}};
-    if (!index.image_digest.empty() &&
-        static_cast<std::int64_t>(xxh3_64(stored.bytes.data(), stored.bytes.size())) != at(index.image_digest, i)) {
-      throw RunError("{}: the bytes of image '{}' are not those that were written; prepare this shard again", where,
-                     stored.name);
+  StoredImage image(std::int64_t i, const std::string& where, const ReadImages& what) {
+    StoredImage stored{
+        text_row(image_names, index.image_name, i), {}, {at(index.image_height, i), at(index.image_width, i)}};
+    if (what.bytes) {
+      stored.bytes = row<std::uint8_t>(image_bytes, index.image_bytes, i);
+      expect_digest(index.image_digest, i, stored.bytes.data(), stored.bytes.size(), where, stored.name);
+    }
+    for (std::size_t f = 0; f < features.size(); ++f) {
+      const auto& name = index.features[f].what.name;
+      if (what.clip && name == "clip") stored.features.clip = features_of(f, i, where, stored.name);
+      if (what.sam && name == "sam") stored.features.sam = features_of(f, i, where, stored.name);
     }
     return stored;
+  }
+
+  std::shared_ptr<const std::uint16_t[]> features_of(std::size_t table, std::int64_t i, const std::string& where,
+                                                     const std::string& name) {
+    const auto& about = index.features[table];
+    const auto count = about.what.numel();
+    auto values = std::make_shared_for_overwrite<std::uint16_t[]>(static_cast<std::size_t>(count));
+    read(features[table], i * count, count, values.get());
+    expect_digest(about.digest, i, values.get(), static_cast<std::size_t>(count) * 2, where, name);
+    return values;
+  }
+
+  static void expect_digest(const std::vector<std::int64_t>& digests, std::int64_t i, const void* bytes,
+                            std::size_t size, const std::string& where, const std::string& name) {
+    if (digests.empty() || checksum_of(bytes, size) == at(digests, i)) return;
+    throw RunError("{}: the bytes of image '{}' are not those that were written; prepare this shard again", where,
+                   name);
   }
 
   image::Rle mask(std::int64_t i, const std::string& where, SampleDigest& digest) {
@@ -169,19 +200,26 @@ std::vector<std::string> ShardFile::skipped() const {
   return reports;
 }
 
-StoredSample ShardFile::read(std::int64_t sample) const {
+std::vector<TowerFeatures> ShardFile::features() const {
+  std::vector<TowerFeatures> all;
+  for (const auto& one : impl_->index.features) all.push_back(one.what);
+  return all;
+}
+
+StoredSample ShardFile::read(std::int64_t sample, const ReadImages& what) const {
   auto& impl = *impl_;
   const auto& index = impl.index;
   StoredSample result;
   result.where = fmt::format("shard '{}' sample {}", path().string(), sample);
   for (const auto row : images_of(sample)) {
-    auto image = impl.image(row, result.where);
+    auto image = impl.image(row, result.where, what);
     if (result.has_image()) {
       result.more_images.push_back(std::move(image));
     } else {
       result.image_name = std::move(image.name);
       result.image = std::move(image.bytes);
       result.size = image.size;
+      result.features = std::move(image.features);
     }
   }
   result.source = at(index.sample_source, sample);

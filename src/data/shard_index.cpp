@@ -11,6 +11,9 @@
 namespace tessera::data {
 namespace {
 
+constexpr std::int64_t kMostFeatureDims = 4;
+constexpr std::int64_t kMostFeatureSide = 1 << 16;
+
 class Tables {
  public:
   explicit Tables(const io::H5File& file) : file_(file) {}
@@ -189,6 +192,33 @@ void check_mask_sizes(const Tables& tables, const ShardIndex& index) {
   }
 }
 
+/// What frozen towers made of the images, by group of "features".
+std::vector<ShardIndex::Features> read_features(const io::H5File& file, const Tables& tables, std::size_t images) {
+  std::vector<ShardIndex::Features> all;
+  if (!file.has("features")) return all;
+  for (const auto& name : file.names("features")) {
+    const auto group = kFeatures + name;
+    const auto about = file.attributes(group);
+    ShardIndex::Features one;
+    one.what.name = name;
+    one.what.input = about.text("input");
+    one.what.tower = static_cast<std::uint64_t>(about.integer("tower"));
+    const auto dims = about.integer("dims");
+    if (dims < 1 || dims > kMostFeatureDims) tables.fail(group, "{} dimensions", dims);
+    for (std::int64_t d = 0; d < dims; ++d) {
+      one.what.shape.push_back(about.integer(fmt::format("dim_{}", d)));
+      if (one.what.shape.back() < 1 || one.what.shape.back() > kMostFeatureSide)
+        tables.fail(group, "dim_{} is {}", d, one.what.shape.back());
+    }
+    const auto found = file.dataset(group + "/values", io::H5Type::u16).size();
+    if (const auto wanted = static_cast<std::int64_t>(images) * one.what.numel(); found != wanted)
+      tables.fail(group + "/values", "{} values where {} are expected", found, wanted);
+    one.digest = tables.maybe<std::int64_t>(group + "/digest", images);
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
 }  // namespace
 
 ShardIndex read_shard_index(const io::H5File& file) {
@@ -228,6 +258,7 @@ ShardIndex read_shard_index(const io::H5File& file) {
 
   read_samples(tables, index, conversations);
   check_mask_sizes(tables, index);
+  index.features = read_features(file, tables, images);
   return index;
 }
 

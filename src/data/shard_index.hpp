@@ -27,6 +27,11 @@ struct ShardIndex {
   std::vector<std::int64_t> target_mask;
   std::vector<std::int32_t> mask_height, mask_width;
   std::vector<std::int64_t> mask_counts;  ///< offsets [M+1]
+  struct Features {
+    TowerFeatures what;
+    std::vector<std::int64_t> digest;  ///< [I]; empty where the shard has none
+  };
+  std::vector<Features> features;
 
   /// -1 for text alone.
   std::int32_t first_image(std::size_t sample) const {

@@ -14,11 +14,14 @@ namespace tessera::data {
 
 inline constexpr char kFormatName[] = "tessera-shard";
 inline constexpr char kChecksum[] = "xxh3";
+inline const std::string kFeatures = "features/";
 
 template <class T>
 constexpr io::H5Type h5_type() {
   if constexpr (std::is_same_v<T, std::uint8_t>) {
     return io::H5Type::u8;
+  } else if constexpr (std::is_same_v<T, std::uint16_t>) {
+    return io::H5Type::u16;
   } else if constexpr (std::is_same_v<T, std::int32_t>) {
     return io::H5Type::i32;
   } else {

@@ -19,6 +19,8 @@ std::int64_t checksum_of(const io::H5Dataset& dataset) {
   switch (dataset.type()) {
     case io::H5Type::u8:
       return sum(dataset.read_all<std::uint8_t>());
+    case io::H5Type::u16:
+      return sum(dataset.read_all<std::uint16_t>());
     case io::H5Type::i32:
       return sum(dataset.read_all<std::int32_t>());
     case io::H5Type::i64:

@@ -127,9 +127,24 @@ Shards Shards::open(const std::string& folders, const std::string& split, const 
   return shards;
 }
 
-StoredSample Shards::read(std::int64_t index) const {
+StoredSample Shards::read(std::int64_t index, const ReadImages& what) const {
   const auto& at = row(index);
-  return files_[static_cast<std::size_t>(at.file)].read(at.sample);
+  return files_[static_cast<std::size_t>(at.file)].read(at.sample, what);
+}
+
+std::vector<TowerFeatures> Shards::features() const {
+  auto all = files_.front().features();
+  for (const auto& file : files_) {
+    const auto own = file.features();
+    std::erase_if(all, [&](const TowerFeatures& one) {
+      const auto same = std::find_if(own.begin(), own.end(), [&](const auto& other) { return other.name == one.name; });
+      if (same == own.end()) return true;
+      if (*same == one) return false;
+      throw RequestError("shards '{}' and '{}' have '{}' features of different towers: prepare both with one model",
+                         files_.front().path().string(), file.path().string(), one.name);
+    });
+  }
+  return all;
 }
 
 SampleSizes Shards::sizes_of(std::int64_t index) const {

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The image's bytes and size, decoded whole so that damage shows now.
+/// The image's bytes and size, all of it read so that damage shows now.
 BuiltImage read_image(const fs::path& folder, const std::string& name, bool oriented) {
   const fs::path path = folder / name;
   if (!stays_inside(name)) throw BrokenSample({path.string(), "", "the path leaves the data set folder"});
@@ -25,7 +25,8 @@ BuiltImage read_image(const fs::path& folder, const std::string& name, bool orie
   BuiltImage image{name, {}, {}};
   try {
     image.bytes = read_file(path);
-    image.size = image::decode(image::bytes_of(image.bytes), "image", {.exif_orientation = oriented}).size();
+    const auto header = image::check_sound(image::bytes_of(image.bytes), "image");
+    image.size = oriented ? header.oriented() : header.size;
   } catch (const RequestError& error) {
     throw BrokenSample({path.string(), "", error.what()});
   }

@@ -35,6 +35,7 @@ class Vqa final : public Reader {
   const std::string& family() const noexcept override { return kFamily; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<fs::path> decided_by(std::int64_t) const override { return {path_}; }
 
   ItemSamples make(std::int64_t item, image::Size, std::span<Choices> draws) const override {
     ItemSamples result;

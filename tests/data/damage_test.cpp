@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "data/toy.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/random.hpp"
 #include "tessera/data/inspect.hpp"
 #include "tessera/data/shards.hpp"
 #include "tessera/image/write.hpp"
@@ -365,6 +367,32 @@ TEST_F(PreparedOnce, AFlippedBitIsFoundWhereverItLies) {
     }
   }
   EXPECT_GT(seen_in_training, flips / 2);  // the others hit HDF5's unused bytes, texts for people, or unread tables
+}
+
+TEST_F(PreparedOnce, AFlippedBitIsFoundInAShardAloneWithoutItsManifest) {
+  const auto outcome = toy::prepare(config_);
+  const auto name = outcome.manifest.shards.front().name;
+  const auto sound = read_file(dir_ / ("out/" + name));
+  const auto path = dir_ / "alone.h5";
+  write_file(path, sound);
+  const auto put = [&](std::size_t at, char byte) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(at)).put(byte);
+  };
+  RandomSequence random(20);
+  std::vector<std::size_t> places;
+  for (int i = 0; i < 260; ++i) places.push_back(random.below(sound.size()));
+  // Closely where HDF5's structure and the attributes lie, whose damage could lead HDF5 itself astray.
+  for (int i = 0; i < 260; ++i) places.push_back(random.below(32 << 10));
+  for (const auto at : places) {
+    put(at, static_cast<char>(sound[at] ^ (1 << random.below(8))));
+    try {
+      EXPECT_FALSE(ShardFile(path).verify().empty()) << "a bit at byte " << at << " went unseen";
+    } catch (const RequestError& error) {
+      EXPECT_NE(std::string(error.what()).find("alone.h5"), std::string::npos) << error.what();
+    }
+    put(at, sound[at]);
+  }
 }
 
 TEST_F(PreparedOnce, ATokenThatChangedIsFoundWhenItsSampleIsRead) {

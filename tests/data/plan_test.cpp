@@ -17,7 +17,9 @@ class Named final : public Reader {
   const std::string& family() const noexcept override { return source_; }
   const std::vector<Item>& items() const noexcept override { return items_; }
   const std::vector<Problem>& problems() const noexcept override { return problems_; }
+  std::vector<std::filesystem::path> decided_by(std::int64_t) const override { return decided_by_; }
   ItemSamples make(std::int64_t, image::Size, std::span<Choices>) const override { return {}; }
+  std::vector<std::filesystem::path> decided_by_;
 
  private:
   std::string source_;
@@ -77,7 +79,7 @@ TEST(Plan, GroupsByAllImagesOfAnItemAndLeavesTextAlone) {
 
 TEST(Plan, CutsIntoShardsOfNearlyEqualBytesInOrder) {
   const auto readers = readers_of(1000);
-  const auto shards = plan_shards("train", units_of(1000, 96 << 10), 10 << 20, "s", readers);
+  const auto shards = plan_shards("train", units_of(1000, 96 << 10), {10 << 20}, "s", readers);
   ASSERT_EQ(shards.size(), 10U);
   EXPECT_EQ(shards[3].name, "train-00003-of-00010.h5");
   std::int64_t next = 0;
@@ -89,23 +91,43 @@ TEST(Plan, CutsIntoShardsOfNearlyEqualBytesInOrder) {
 }
 
 TEST(Plan, LetsRanksShareASmallSet) {
-  EXPECT_EQ(plan_shards("val", units_of(239, 1000), 1 << 30, "s", readers_of(239)).size(), 8U);
-  EXPECT_EQ(plan_shards("val", units_of(20, 1000), 1 << 30, "s", readers_of(20)).size(), 2U);
-  EXPECT_EQ(plan_shards("val", units_of(1, 1000), 1 << 30, "s", readers_of(1)).size(), 1U);
-  EXPECT_TRUE(plan_shards("val", {}, 1 << 30, "s", readers_of(1)).empty());
+  EXPECT_EQ(plan_shards("val", units_of(239, 1000), {1 << 30}, "s", readers_of(239)).size(), 8U);
+  EXPECT_EQ(plan_shards("val", units_of(20, 1000), {1 << 30}, "s", readers_of(20)).size(), 2U);
+  EXPECT_EQ(plan_shards("val", units_of(1, 1000), {1 << 30}, "s", readers_of(1)).size(), 1U);
+  EXPECT_TRUE(plan_shards("val", {}, {1 << 30}, "s", readers_of(1)).empty());
 }
 
 TEST(Plan, GivesEveryShardAnImageThoughOneIsHuge) {
   auto units = units_of(6, 100);
   units[0].bytes = 100 << 20;
-  const auto shards = plan_shards("train", units, 20 << 20, "s", readers_of(6));
+  const auto shards = plan_shards("train", units, {20 << 20}, "s", readers_of(6));
   ASSERT_EQ(shards.size(), 6U);
   for (const auto& shard : shards) EXPECT_EQ(shard.units.size(), 1U);
 }
 
+TEST(Plan, FingerprintsChangeWithTheAnnotationsAndTheSizesOfLabelMaps) {
+  const testing_support::TempDir dir;
+  auto reader = std::make_unique<Named>("set", std::vector<Item>{{"one", "1.jpg"}});
+  reader->decided_by_ = {dir / "a.json", dir / "map.png"};
+  std::vector<std::unique_ptr<Reader>> readers;
+  readers.push_back(std::move(reader));
+  const auto print = [&](const std::string& json, const std::string& png) {
+    testing_support::write_file(dir / "a.json", json);
+    testing_support::write_file(dir / "map.png", png);
+    return plan_shards("train", group_by_image(dir.path(), readers), {1 << 20}, "s", readers).at(0).fingerprint;
+  };
+  EXPECT_EQ(print("text", "png"), print("text", "png"));
+  const std::set<std::string> all{print("text", "png"), print("Text", "png"), print("text", "more")};
+  EXPECT_EQ(all.size(), 3U);
+}
+
+TEST(Plan, FeaturesCountForTheSizeOfAShard) {
+  EXPECT_EQ(plan_shards("train", units_of(100, 1000), {10 << 20, 1 << 20}, "s", readers_of(100)).size(), 11U);
+}
+
 TEST(Plan, FingerprintsChangeWithSettingsAndContent) {
   const auto print = [](std::int64_t bytes, const std::string& settings, std::int64_t images) {
-    return plan_shards("train", units_of(images, bytes), 1 << 30, settings, readers_of(images)).at(0).fingerprint;
+    return plan_shards("train", units_of(images, bytes), {1 << 30}, settings, readers_of(images)).at(0).fingerprint;
   };
   EXPECT_EQ(print(10, "a", 3), print(10, "a", 3));
   const std::set<std::string> all{print(10, "a", 3), print(11, "a", 3), print(10, "b", 3), print(10, "a", 4)};

@@ -1,11 +1,15 @@
 #include "tessera/data/prepare.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <functional>
 
 #include "data/toy.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
 #include "tessera/data/shard_file.hpp"
 #include "tessera/data/shards.hpp"
 
@@ -117,6 +121,54 @@ TEST_F(PrepareTest, AStoppedRunEndsWithTheSameBytes) {
   const auto found = toy::files_of(dir_ / "out");
   for (const auto& [name, bytes] : whole) EXPECT_TRUE(found.at(name) == bytes) << name;
   EXPECT_EQ(found.size(), whole.size());
+}
+
+TEST_F(PrepareTest, AKilledRunEndsWithTheSameBytes) {
+  auto whole = config_;
+  whole.output_dir = (dir_ / "whole").string();
+  const auto name = toy::prepare(whole).manifest.shards.back().name;
+  config_.workers = 1;
+  const pid_t child = fork();
+  if (child == 0) {
+    toy::prepare(config_);
+    _exit(0);
+  }
+  const auto shard_there = [&] {
+    const auto files = fs::exists(dir_ / "out") ? list_files(dir_ / "out", {".h5"}) : std::vector<fs::path>();
+    return !files.empty();
+  };
+  while (!shard_there() && waitpid(child, nullptr, WNOHANG) == 0) {
+  }
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  write_file(dir_ / ("out/." + name + ".partial-0"), "half");  // as one that was being written
+  toy::prepare(config_);
+  const auto expected = toy::files_of(dir_ / "whole");
+  const auto found = toy::files_of(dir_ / "out");
+  EXPECT_EQ(found.size(), expected.size());
+  for (const auto& [file, bytes] : expected) {
+    ASSERT_TRUE(found.contains(file)) << file;
+    EXPECT_TRUE(!file.ends_with(".h5") || found.at(file) == bytes) << file;
+  }
+}
+
+TEST_F(PrepareTest, MakesAgainWhatAnEditedAnnotationDecides) {
+  const auto first = toy::prepare(config_);
+  const auto path = train("train10.json");
+  auto text = read_file(path);
+  text.replace(text.find("The Thing 10"), 12, "Something 10");  // as many bytes
+  write_file(path, text);
+  const auto second = toy::prepare(config_);
+  EXPECT_EQ(second.shards_kept, static_cast<std::int64_t>(first.manifest.shards.size()) - 1);
+  const auto shards = Shards::open(config_.output_dir, "train", {});
+  bool found = false;
+  for (std::int64_t row = 0; row < shards.size(); ++row) {
+    for (const auto& conversation : shards.read(row).conversations) {
+      found = found || conversation.text.find("something 10") != std::string::npos;
+      EXPECT_EQ(conversation.text.find("the thing 10"), std::string::npos);
+    }
+  }
+  EXPECT_TRUE(found);
 }
 
 TEST_F(PrepareTest, MakesADamagedShardAgain) {

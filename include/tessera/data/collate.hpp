@@ -3,11 +3,13 @@
 /// Source: dvlab-research/LISA utils/dataset.py (collate_fn), utils/*_dataset.py (pre-processing); haotian-liu/LLaVA
 /// llava/train/train.py (LazySupervisedDataset, DataCollatorForSupervisedDataset).
 #include <cstdint>
+#include <filesystem>
 #include <vector>
 
 #include "tessera/data/shard_file.hpp"
 #include "tessera/image/augment.hpp"
 #include "tessera/image/preprocess.hpp"
+#include "tessera/models/clip.hpp"
 #include "tessera/models/lisa_batch.hpp"
 #include "tessera/models/llava_batch.hpp"
 
@@ -21,7 +23,20 @@ struct InputSpec {
   image::AugmentConfig augment;         ///< of training samples; what is drawn depends on the sample's key alone
   std::int64_t image_patches = 256;     ///< features that replace the one image token
   std::int64_t model_max_length = 512;  ///< positions after the image is spliced in
+  /// Shapes of an image's features, [P,H] and [D,h,w], where the samples bring them instead of pixels; empty: pixels.
+  std::vector<std::int64_t> stored_clip = {}, stored_sam = {};
+
+  /// What has to be read of a sample's images for training.
+  ReadImages reads(bool lisa) const {
+    return {.bytes = stored_clip.empty() || (lisa && stored_sam.empty()),
+            .clip = !stored_clip.empty(),
+            .sam = lisa && !stored_sam.empty()};
+  }
 };
+
+/// Sets what the CLIP tower at `folder` is fed with: its preprocessor_config.json, or CLIP's own settings. Throws
+/// RequestError where that is not the size the tower takes.
+void describe_tower(const std::filesystem::path& folder, const models::ClipVisionConfig& clip, InputSpec& spec);
 
 struct CollateReport {
   std::int64_t tokens = 0;             ///< that are no padding

@@ -28,6 +28,7 @@ struct LoaderConfig {
   std::int64_t model_max_length = 512;
   bool group_by_modality_length = false;  ///< epochs of every sample in LLaVA's order, instead of the mixture
                                           ///< or, for shards of recipe llava, of their plain shuffle
+  bool stored_features = true;            ///< take the towers' features where the shards hold them
   image::AugmentConfig augment;           ///< off by default
   std::int64_t workers = 4;               ///< threads that read and decode, per rank
   std::int64_t prefetch_mib = 1024;

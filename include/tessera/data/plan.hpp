@@ -28,16 +28,23 @@ struct WorkUnit {
 struct PlannedShard {
   std::string name;  ///< "train-00003-of-00008.h5"
   std::vector<WorkUnit> units;
-  std::string fingerprint;  ///< hash of settings and units; a finished shard that carries it need not be made again
+  /// Hash of settings and units: images by name and size, annotations by content, label maps by size. A finished shard
+  /// that carries it need not be made again.
+  std::string fingerprint;
 };
 
 /// Items grouped by their images, in the order in which these are first met; text alone is not grouped.
 std::vector<WorkUnit> group_by_image(const std::filesystem::path& dataset_dir,
                                      const std::vector<std::unique_ptr<Reader>>& readers);
 
-/// Cuts `units` into shards of nearly equal bytes, at most about `shard_bytes` each; small sets are cut into up to
-/// eight shards of at least eight images, so that ranks can share the work. `settings` is what determines the content.
-std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<WorkUnit> units, std::int64_t shard_bytes,
+struct ShardSize {
+  std::int64_t bytes = 0;              ///< of a shard, at most about
+  std::int64_t features_an_image = 0;  ///< bytes that are stored of each image beside itself
+};
+
+/// Cuts `units` into shards of nearly equal bytes; small sets are cut into up to eight shards of at least eight images,
+/// so that ranks can share the work. `settings` is what determines the content.
+std::vector<PlannedShard> plan_shards(const std::string& split, std::vector<WorkUnit> units, const ShardSize& size,
                                       const std::string& settings, const std::vector<std::unique_ptr<Reader>>& readers);
 
 }  // namespace tessera::data

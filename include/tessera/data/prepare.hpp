@@ -10,6 +10,7 @@
 
 #include "tessera/core/log.hpp"
 #include "tessera/core/options.hpp"
+#include "tessera/data/frozen_towers.hpp"
 #include "tessera/data/manifest.hpp"
 
 namespace tessera::comm {
@@ -36,6 +37,13 @@ struct PrepareConfig {
   std::string recipe = "auto";                   ///< auto: llava where --dataset is llava alone, else lisa
   std::optional<std::int64_t> model_max_length;  ///< absent: 512 with recipe lisa, 2048 with llava
   std::optional<bool> use_mm_start_end;          ///< absent: true with recipe lisa, false with llava
+  std::string store_features;                    ///< "clip", "sam", "clip,sam"; empty: none
+  std::string vision_tower, vision_pretrained, hub_dir;
+  std::optional<std::int64_t> mm_vision_select_layer;
+  std::string mm_vision_select_feature;
+  std::string image_aspect_ratio = "square";
+  std::string precision;  ///< of the towers' arithmetic; empty: the device's own
+  std::string placement = "resident";
   bool part_union = false;
   double polygon_slack = 2.0;  ///< pixels
   std::string output_dir;
@@ -55,10 +63,16 @@ struct PrepareOutcome {
   std::int64_t shards_kept = 0;  ///< that an earlier run had made
 };
 
-/// Collective. `command_line` is recorded in the manifest. Returns the same on every rank.
+/// Collective. `command_line` is recorded in the manifest. `towers`: those whose features are stored, null for none;
+/// shards are then made in rounds, one a rank, whose images all ranks run together. Returns the same on every rank.
 /// Throws RequestError: settings, folders, an output folder that holds something else, and with `strict` any broken
 /// sample; then nothing has been written under its final name. RunError when the disk refuses.
 PrepareOutcome run_prepare(const PrepareConfig& config, comm::Communicator& comm, const Log& log,
-                           const std::string& command_line = "");
+                           const std::string& command_line = "", FrozenTowers* towers = nullptr);
+
+/// Throws RequestError for settings that cannot be carried out; run_prepare begins with it.
+void check_settings(const PrepareConfig& config);
+/// What --store_features asks for; no towers where it asks for nothing.
+TowerRequest tower_request(const PrepareConfig& config);
 
 }  // namespace tessera::data

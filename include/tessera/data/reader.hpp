@@ -31,6 +31,9 @@ class Reader {
   /// What the items' images are relative to, and must not leave; empty: the data set folder.
   virtual std::filesystem::path image_folder() const { return {}; }
   virtual const std::vector<Item>& items() const noexcept = 0;
+  /// Files beside the item's images that decide what its samples say: annotations, label maps. What an edited one
+  /// decides is prepared anew.
+  virtual std::vector<std::filesystem::path> decided_by(std::int64_t item) const = 0;
   /// What enumerating found broken, beyond any single item.
   virtual const std::vector<Problem>& problems() const noexcept = 0;
   /// The samples of items()[item], whose image has the given size: one for each element of `draws`, which decides for

@@ -11,7 +11,7 @@
 namespace tessera::data {
 
 inline constexpr int kFormatMajor = 1;
-inline constexpr int kFormatMinor = 1;
+inline constexpr int kFormatMinor = 2;
 inline constexpr std::uint8_t kSentenceUnknown = 255;
 
 /// Root attributes.
@@ -49,6 +49,22 @@ struct RaggedText : Ragged<char> {
   void add(std::string_view text) { Ragged<char>::add(std::span(text.data(), text.size())); }
 };
 
+/// What a frozen vision tower makes of an image, and which tower made it.
+struct TowerFeatures {
+  std::string name;                 ///< "clip" or "sam"
+  std::vector<std::int64_t> shape;  ///< of one image: [P,H], or [D,h,w]
+  std::string input;                ///< how the image is brought to the tower and what is taken from it, in words
+  std::uint64_t tower = 0;          ///< shard::source_digest of its weights
+  std::int64_t numel() const noexcept;
+  bool operator==(const TowerFeatures&) const = default;
+};
+
+struct FeatureTable {
+  TowerFeatures what;
+  std::vector<std::uint16_t> values;  ///< bits of bf16 [images, shape]
+  std::vector<std::int64_t> digest;   ///< [images]
+};
+
 struct ShardData {
   struct Images {
     Ragged<std::uint8_t> bytes;
@@ -79,6 +95,7 @@ struct ShardData {
     Ragged<std::uint8_t> counts;
     std::vector<std::int32_t> height, width;
   } masks;
+  std::vector<FeatureTable> features;
   RaggedText skipped;  ///< JSON objects
 };
 

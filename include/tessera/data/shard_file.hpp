@@ -24,10 +24,22 @@ struct StoredConversation {
   std::string question;  ///< "" where the shard has none
 };
 
+/// What towers made of one image: bits of bf16, in the order of the shape. Null where it was not asked for.
+struct StoredFeatures {
+  std::shared_ptr<const std::uint16_t[]> clip, sam;
+};
+
 struct StoredImage {
   std::string name;
   std::vector<std::uint8_t> bytes;  ///< encoded
   image::Size size;
+  StoredFeatures features = {};
+};
+
+/// What is read of a sample's images.
+struct ReadImages {
+  bool bytes = true;
+  bool clip = false, sam = false;  ///< the towers' features, where the shard has them
 };
 
 /// One row of the sample table with all that belongs to it.
@@ -36,6 +48,7 @@ struct StoredSample {
   std::string image_name;           ///< of the first image; empty for text alone
   std::vector<std::uint8_t> image;  ///< encoded
   image::Size size;                 ///< 0 x 0 for text alone
+  StoredFeatures features = {};     ///< of the first image
   std::vector<StoredImage> more_images = {};
   bool has_image() const noexcept { return size.height > 0; }
   std::int32_t source = 0;
@@ -85,10 +98,11 @@ class ShardFile {
   std::int64_t image_bytes(std::int64_t image) const;  ///< encoded
   std::vector<std::int64_t> token_lengths() const;     ///< of every conversation
   std::vector<std::string> skipped() const;            ///< JSON objects
+  std::vector<TowerFeatures> features() const;         ///< of its images
 
-  /// Throws RunError naming file and sample when the image does not have its recorded digest, or a run-length text is
-  /// broken.
-  StoredSample read(std::int64_t sample) const;
+  /// Throws RunError naming file and sample when image, features, tokens or masks do not have their recorded digest, or
+  /// a run-length text is broken.
+  StoredSample read(std::int64_t sample, const ReadImages& what = {}) const;
 
   /// Reads the whole file and compares every recorded checksum, then every sample. One line for each fault; empty:
   /// sound.

@@ -32,7 +32,11 @@ class Shards {
   const ShardHeader& header() const { return files_.front().header(); }
   const std::vector<ShardFile>& files() const noexcept { return files_; }
 
-  StoredSample read(std::int64_t row) const;
+  /// What towers made of the images, for every shard; towers whose features not all shards have are left out. Throws
+  /// RequestError naming two files whose features are of different towers.
+  std::vector<TowerFeatures> features() const;
+
+  StoredSample read(std::int64_t row, const ReadImages& what = {}) const;
   SampleSizes sizes_of(std::int64_t row) const;
   const std::string& source_of(std::int64_t row) const;
   const std::string& family_of(std::int64_t row) const;

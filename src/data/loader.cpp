@@ -385,8 +385,8 @@ struct EvalLoader::Impl {
 
   EvalItem make(std::int64_t i) const {
     EvalItem item;
-    auto reads = spec.reads(true);
-    reads.bytes = true;  // for overlays
+    auto reads = spec.reads(lisa);
+    reads.bytes = reads.bytes || lisa;  // for overlays
     auto sample = shards.read(row(i), reads);
     item.counted = counted(i);
     item.is_sentence = sample.is_sentence;

@@ -1,5 +1,6 @@
 // LISA: LoRA on the language model, embedding, head, [SEG]'s projection and the mask decoder. Source: LISA train_ds.py.
 #include "tessera/adapt/trainable.hpp"
+#include "tessera/data/frozen_towers.hpp"
 #include "tessera/models/lisa_folder.hpp"
 #include "train/recipes.hpp"
 
@@ -56,10 +57,16 @@ class LisaRecipe final : public Recipe {
     const auto& clip = folder_.lisa.clip;
     data::InputSpec spec;
     spec.sam_size = folder_.lisa.sam.image_size;
-    describe_tower(folder_.tower, clip, spec);
+    data::describe_tower(folder_.tower, clip, spec);
     spec.image_patches = clip.patches();
     spec.model_max_length = model_max_length;
     return spec;
+  }
+
+  std::vector<data::TowerFeatures> towers() const override {
+    const auto& lisa = folder_.lisa;
+    return {data::describe_clip({lisa.clip, std::nullopt, {lisa.select_layer}, false}, input_spec(0)),
+            data::describe_sam(lisa.sam)};
   }
 
   shard::Workload workload(const nn::ModelLayout& layout, const BatchShape& shape,

@@ -8,6 +8,7 @@
 
 #include "tessera/adapt/lora.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/data/frozen_towers.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/llava_folder.hpp"
 #include "train/recipes.hpp"
@@ -137,11 +138,15 @@ class LlavaRecipe final : public Recipe {
   data::InputSpec input_spec(std::int64_t model_max_length) const override {
     data::InputSpec spec;
     spec.sam_size = 0;
-    describe_tower(folder_.tower, folder_.llava.tower.clip, spec);
+    data::describe_tower(folder_.tower, folder_.llava.tower.clip, spec);
     spec.aspect = image::aspect_from_name(config_.image_aspect_ratio);
     spec.image_patches = folder_.llava.tower.tokens();
     spec.model_max_length = model_max_length;
     return spec;
+  }
+
+  std::vector<data::TowerFeatures> towers() const override {
+    return {data::describe_clip(folder_.llava.tower, input_spec(0))};
   }
 
   shard::Workload workload(const nn::ModelLayout& layout, const BatchShape& shape,

@@ -143,8 +143,7 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
 }  // namespace
 
 LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c10::Device device, std::uint64_t seed,
-                       bool for_training, const Log& log,
-                       const std::function<BatchShape(const LoadedModel&)>& micro_batch) {
+                       bool for_training, const Log& log, const std::function<BatchShape(LoadedModel&)>& micro_batch) {
   Machine machine;
   machine.rates = measure_rates(fabric, device, compute_type(config.precision));
   machine.memory = measure_memory(fabric, device);  // after what the probe has drawn in

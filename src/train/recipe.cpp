@@ -1,8 +1,5 @@
 #include "tessera/train/recipe.hpp"
 
-#include "tessera/core/error.hpp"
-#include "tessera/core/file.hpp"
-#include "tessera/image/preprocess.hpp"
 #include "train/recipes.hpp"
 
 namespace tessera::train {
@@ -29,17 +26,6 @@ adapt::LoraConfig lora_config(std::int64_t rank, double alpha, double dropout, c
   out.dropout = dropout;
   out.targets = split_list(targets);
   return out;
-}
-
-void describe_tower(const std::filesystem::path& folder, const models::ClipVisionConfig& clip, data::InputSpec& spec) {
-  spec.clip = image::with_size({}, clip.image_size);
-  const auto processor = folder / "preprocessor_config.json";
-  if (std::filesystem::exists(processor))
-    spec.clip = image::clip_config_from_json(read_file(processor), processor.string());
-  if (spec.clip.crop != image::Size{clip.image_size, clip.image_size}) {
-    throw RequestError("{} crops to {} x {}, the tower takes {} pixels", processor.string(), spec.clip.crop.height,
-                       spec.clip.crop.width, clip.image_size);
-  }
 }
 
 std::unique_ptr<Recipe> make_recipe(const TrainConfig& config) {

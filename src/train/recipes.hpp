@@ -18,7 +18,4 @@ const Own& of_family(const Batch& batch) {
   return *own;
 }
 
-// What the vision tower at `folder` is fed with: its preprocessor_config.json, or CLIP's own settings.
-void describe_tower(const std::filesystem::path& folder, const models::ClipVisionConfig& clip, data::InputSpec& spec);
-
 }  // namespace tessera::train

@@ -86,11 +86,17 @@ at::ScalarType scalar_of(shard::ComputeType type) {
   return type == shard::ComputeType::bf16 ? at::kBFloat16 : type == shard::ComputeType::f16 ? at::kHalf : at::kFloat;
 }
 
+// Pixels or features; a batch has one or the other.
+void to_engine(at::Tensor& values, const shard::EngineConfig& engine) {
+  if (values.defined()) values = values.to(engine.device, scalar_of(engine.compute));
+}
+
 }  // namespace
 
 models::LlavaBatch on_device(const models::LlavaBatch& batch, const shard::EngineConfig& engine) {
   models::LlavaBatch out = batch;
-  out.images = batch.images.to(engine.device, scalar_of(engine.compute));
+  to_engine(out.images, engine);
+  to_engine(out.image_features, engine);
   out.input_ids = batch.input_ids.to(engine.device);
   out.labels = batch.labels.to(engine.device);
   out.attention_mask = batch.attention_mask.to(engine.device);
@@ -98,11 +104,9 @@ models::LlavaBatch on_device(const models::LlavaBatch& batch, const shard::Engin
 }
 
 models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineConfig& engine) {
-  if (engine.device.is_cpu() && engine.compute == shard::ComputeType::f32) return batch;
-  const auto compute = scalar_of(engine.compute);
   models::LisaBatch out = batch;
-  out.images = batch.images.to(engine.device, compute);
-  out.images_clip = batch.images_clip.to(engine.device, compute);
+  for (at::Tensor* pixels : {&out.images, &out.images_clip, &out.sam_features, &out.clip_features})
+    to_engine(*pixels, engine);
   out.input_ids = batch.input_ids.to(engine.device);
   out.labels = batch.labels.to(engine.device);
   out.attention_mask = batch.attention_mask.to(engine.device);

@@ -21,6 +21,7 @@
 #include "tessera/train/step.hpp"
 #include "train/run_log.hpp"
 #include "train/run_report.hpp"
+#include "train/stored_features.hpp"
 #include "train/validation.hpp"
 
 namespace tessera::train {
@@ -44,11 +45,12 @@ class Trainer {
         folder_(config_.run_dir()),
         device_(device),
         model_(load_model(config_, fabric, device, request.seed, true, log,
-                          [this](const LoadedModel& model) { return open_shards(model); })),
+                          [this](LoadedModel& model) { return open_shards(model); })),
         loader_(comm::made_everywhere(*fabric.control,
                                       [&] {
                                         return std::make_unique<data::Loader>(
-                                            request.loader, model_.input_spec(request.loader.model_max_length),
+                                            request.loader,
+                                            features_.for_training(model_.input_spec(request.loader.model_max_length)),
                                             *shards_, request.order_seed(), fabric.rank(), fabric.size());
                                       })),
         groups_(model_.recipe->param_groups(*model_.layout)),
@@ -56,7 +58,8 @@ class Trainer {
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
         writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}),
         run_log_(config_, log, fabric.rank()),
-        validation_(request, model_, fabric_, log_, run_log_) {
+        validation_(request, model_, features_, fabric_, log_, run_log_) {
+    features_.check(*model_.layout, *model_.recipe, *fabric.control);
     settle_lengths(config_, loader_->epoch_samples(), loader_->shape().images());
   }
 
@@ -120,10 +123,13 @@ class Trainer {
   }
 
   // The largest micro-batch that the shards can give, for the plan.
-  BatchShape open_shards(const LoadedModel& model) {
+  BatchShape open_shards(LoadedModel& model) {
     const auto& loader = request_.loader;
     shards_.emplace(data::Shards::open(loader.shards, "train",
                                        {model.tokenizer.content_hash(), config_.reference.conv_type, config_.recipe}));
+    const auto validation = validation_shards(request_, model);
+    features_ =
+        StoredFeatures(loader, *model.recipe, *model.layout, *shards_, validation ? &*validation : nullptr, log_);
     const auto steps = data::step_shape(loader, fabric_.rank(), fabric_.size());
     return batch_shape(*shards_, steps.batch_size, model.input_spec(loader.model_max_length), steps.own(),
                        loader.prefetch_mib << 20);
@@ -293,6 +299,7 @@ class Trainer {
   fs::path folder_;
   c10::Device device_;
   std::optional<data::Shards> shards_;
+  StoredFeatures features_;
   std::optional<TraceLog> trace_;  // outlives the engine, which writes into it
   StepFigures figures_;
   LoadedModel model_;

@@ -6,18 +6,25 @@
 
 namespace tessera::train {
 
-Validation::Validation(const TrainRequest& request, LoadedModel& model, const comm::Fabric& fabric, const Log& log,
-                       RunLog& run_log)
-    : request_(request), model_(model), log_(log), run_log_(run_log) {
+std::optional<data::Shards> validation_shards(const TrainRequest& request, const LoadedModel& model) {
   const auto& train = request.train;
-  if (request.val_shards.empty() || train.no_eval) return;
+  if (request.val_shards.empty() || train.no_eval) return std::nullopt;
   // `prepare` makes a validation split for masks alone; conversations that are held back are a folder of their own.
   const bool masked = model.recipe->segments() != nullptr;
-  shards_.emplace(comm::made_everywhere(*fabric.control, [&] {
-    return data::Shards::open(request.val_shards, masked ? "val" : "train",
-                              {model.tokenizer.content_hash(), train.reference.conv_type, train.recipe});
-  }));
-  loader_.emplace(model.input_spec(request.loader.model_max_length), *shards_, fabric.rank(), fabric.size(),
+  return data::Shards::open(request.val_shards, masked ? "val" : "train",
+                            {model.tokenizer.content_hash(), train.reference.conv_type, train.recipe});
+}
+
+Validation::Validation(const TrainRequest& request, LoadedModel& model, const StoredFeatures& features,
+                       const comm::Fabric& fabric, const Log& log, RunLog& run_log)
+    : request_(request),
+      model_(model),
+      log_(log),
+      run_log_(run_log),
+      shards_(comm::made_everywhere(*fabric.control, [&] { return validation_shards(request, model); })) {
+  if (!shards_) return;
+  loader_.emplace(features.for_validation(model.input_spec(request.loader.model_max_length)), *shards_, fabric.rank(),
+                  fabric.size(),
                   data::EvalLoader::Limits{request.loader.workers, request.loader.prefetch_mib, request.max_val_items});
 }
 

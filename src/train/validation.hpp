@@ -10,14 +10,18 @@
 #include "tessera/train/model_setup.hpp"
 #include "tessera/train/trainer.hpp"
 #include "train/run_log.hpp"
+#include "train/stored_features.hpp"
 
 namespace tessera::train {
+
+// The validation data of a run: nothing where it validates on none. Throws RequestError.
+std::optional<data::Shards> validation_shards(const TrainRequest& request, const LoadedModel& model);
 
 class Validation {
  public:
   // Everything given outlives it. Collective, like run().
-  Validation(const TrainRequest& request, LoadedModel& model, const comm::Fabric& fabric, const Log& log,
-             RunLog& run_log);
+  Validation(const TrainRequest& request, LoadedModel& model, const StoredFeatures& features,
+             const comm::Fabric& fabric, const Log& log, RunLog& run_log);
   // Whether a run validates at all.
   explicit operator bool() const noexcept { return loader_.has_value(); }
   // True when it is the best so far. With `overlays`, pictures are left there.

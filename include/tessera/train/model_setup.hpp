@@ -35,11 +35,11 @@ struct LoadedModel {
 /// `for_training` false: nothing trains and no adapter is added (evaluation of a finished folder).
 /// How the engine is configured follows from config.engine, the memory there is and the work of the largest
 /// micro-batch, for which `micro_batch` is asked once tokenizer and shapes are there (on every rank, without
-/// communication); without it: one picture with one conversation, one micro-batch a step. Throws RequestError naming
-/// the folder, file, tensor or flag.
+/// communication; it may mark units of the layout that will not run as idle); without it: one picture with one
+/// conversation, one micro-batch a step. Throws RequestError naming the folder, file, tensor or flag.
 LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c10::Device device, std::uint64_t seed,
                        bool for_training, const Log& log,
-                       const std::function<BatchShape(const LoadedModel&)>& micro_batch = {});
+                       const std::function<BatchShape(LoadedModel&)>& micro_batch = {});
 
 /// The optimiser of the flags.
 shard::OptimizerConfig optimizer_of(const TrainConfig& config);

@@ -59,6 +59,8 @@ class Recipe {
   /// Of what trains; none is empty.
   virtual ParamGroups param_groups(const nn::ModelLayout& layout) const = 0;
   virtual data::InputSpec input_spec(std::int64_t model_max_length) const = 0;
+  /// The vision towers whose features shards may hold, without their digests.
+  virtual std::vector<data::TowerFeatures> towers() const = 0;
   virtual shard::Workload workload(const nn::ModelLayout& layout, const BatchShape& shape,
                                    std::int64_t element) const = 0;
   /// Collective when the runner is. Throws RunError for a batch of another family.

@@ -92,6 +92,36 @@ Work plan_work(const PrepareConfig& config, const FrozenTowers* towers) {
 
 }  // namespace
 
+namespace {
+
+/// Settings of towers mean nothing without towers.
+void check_features(const PrepareConfig& config) {
+  const bool towers = !config.store_features.empty();
+  const auto needs_towers = [&](const char* flag, bool given) {
+    if (given && !towers) throw RequestError("{} has a meaning with --store_features alone", flag);
+  };
+  needs_towers("--vision_tower", !config.vision_tower.empty());
+  needs_towers("--vision_pretrained", !config.vision_pretrained.empty());
+  needs_towers("--hub_dir", !config.hub_dir.empty());
+  needs_towers("--precision", !config.precision.empty());
+  needs_towers("--placement", config.placement != "resident");
+  needs_towers("--mm_vision_select_layer", config.mm_vision_select_layer.has_value());
+  needs_towers("--mm_vision_select_feature", !config.mm_vision_select_feature.empty());
+  needs_towers("--image_aspect_ratio", config.image_aspect_ratio != "square");
+}
+
+/// A LISA's config.json and its reference settle these.
+void refuse_llava_settings(const PrepareConfig& config) {
+  const auto refuse = [](const char* flag, bool given) {
+    if (given) throw RequestError("{} has a meaning with --recipe llava alone", flag);
+  };
+  refuse("--mm_vision_select_layer", config.mm_vision_select_layer.has_value());
+  refuse("--mm_vision_select_feature", !config.mm_vision_select_feature.empty());
+  refuse("--image_aspect_ratio", config.image_aspect_ratio != "square");
+}
+
+}  // namespace
+
 void check_settings(const PrepareConfig& config) {
   if (config.version.empty()) throw RequestError("--version: name the model folder whose tokenizer is to be used");
   if (config.output_dir.empty() && !config.check) throw RequestError("--output_dir: name the folder for the shards");
@@ -103,6 +133,7 @@ void check_settings(const PrepareConfig& config) {
   if (config.dataset.empty() && config.val_dataset.empty()) {
     throw RequestError("--dataset and --val_dataset are both empty: nothing to prepare");
   }
+  check_features(config);
   if (config.explanatory > 1) throw RequestError("--explanatory {}: a probability is at most 1", config.explanatory);
 }
 
@@ -111,6 +142,7 @@ TowerRequest tower_request(const PrepareConfig& config) {
   if (!config.store_features.empty()) request.towers = parse_names("--store_features", config.store_features);
   std::vector<std::string> left_out;
   request.recipe = with_sets_found(config, left_out).recipe;
+  if (request.recipe == "lisa") refuse_llava_settings(config);
   request.model = config.version;
   request.vision_tower = config.vision_tower;
   request.vision_pretrained = config.vision_pretrained;

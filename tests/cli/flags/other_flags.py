@@ -38,6 +38,15 @@ PREPARE_LISA = of("prepare", "lisa", {
     "quiet": Text("prepare", "--quiet", "false"),
     "strict": Shown("data_prepare_mpi_test", "tests/data/prepare_mpi_test.cpp", "strict"),
     "check": Files("manifest.json", "--check", there=False),
+    "store_features": Refused("--store_features", "dino", words=["dino"]),
+    "vision_tower": Shown("train.llava_stages", "tests/train/llava_stages_test.py", "--vision_tower"),
+    "vision_pretrained": Refused("--vision_pretrained", "nowhere.pth", words=["--store_features"]),
+    "hub_dir": Refused("--hub_dir", "nowhere", words=["--store_features"]),
+    "precision": Refused("--precision", "bf16", words=["--store_features"]),
+    "placement": Shown("data_towers_test", "tests/data/frozen_towers_test.cpp", "resident"),
+    "mm_vision_select_layer": Refused("--mm_vision_select_layer", "-1", words=["--store_features"]),
+    "mm_vision_select_feature": Refused("--mm_vision_select_feature", "patch", words=["--store_features"]),
+    "image_aspect_ratio": Refused("--image_aspect_ratio", "pad", words=["--store_features"]),
 })
 PREPARE_LLAVA = of("prepare", "llava", {
     "data_path": Output("--data_path", "{root}/more.json"),

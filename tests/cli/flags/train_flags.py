@@ -149,6 +149,7 @@ DATA = {
     "global_batch_size": Text(r"(\d+) images a step", "--global_batch_size", "6"),
     "model_max_length": Curve("--model_max_length", "60"),
     "group_by_modality_length": Curve("--group_by_modality_length"),
+    "stored_features": Shown("train_mpi_test", "tests/train/stored_features_test.cpp", "stored_features"),
     "workers": Shown("data_test", "tests/data/loader_test.cpp", "workers"),
     "prefetch_mib": Shown("data_test", "tests/data/loader_test.cpp", "prefetch_mib"),
     "val_shards": Text("validation at step", *VAL),

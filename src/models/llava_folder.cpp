@@ -31,6 +31,20 @@ bool is_transformers_form(const nlohmann::json& config) {
          config.value("model_type", nlohmann::json()) == "fast_vlm";
 }
 
+/// LLaVA's settings as transformers' config.json says them; the others are the original's alone.
+nlohmann::json in_transformers_names(const nlohmann::json& settings, const fs::path& folder) {
+  nlohmann::json out = nlohmann::json::object();
+  if (settings.contains("mm_vision_select_layer")) out["vision_feature_layer"] = settings["mm_vision_select_layer"];
+  if (settings.contains("mm_vision_select_feature")) {
+    out["vision_feature_select_strategy"] = settings["mm_vision_select_feature"] == "cls_patch" ? "full" : "default";
+  }
+  if (settings.value("mm_projector_type", "mlp2x_gelu") != "mlp2x_gelu") {
+    throw RequestError("--mm_projector_type {}: the projector of {}, which is in transformers' form, is mlp2x_gelu",
+                       settings["mm_projector_type"].get<std::string>(), folder.string());
+  }
+  return out;
+}
+
 /// A FastViT's form, and its sizes where nothing tells them, are those of the weights: the model's, or its own
 /// folder's.
 void fit_tower(LlavaFolder& folder) {
@@ -54,12 +68,13 @@ LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   LlavaFolder out;
   out.folder = fs::weakly_canonical(request.folder);
   out.config = read_folder_config(out.folder, "--model");
-  out.config.update(request.settings);
   if (is_transformers_form(out.config)) {
+    if (!request.settings.empty()) out.config.update(in_transformers_names(request.settings, out.folder));
     out.llava = LlavaConfig::from_transformers(out.config);
     fit_tower(out);
     return out;
   }
+  out.config.update(request.settings);
   const auto name = request.vision_tower.empty() ? tower_name(out.config, out.folder) : request.vision_tower;
   nlohmann::json tower = built_in_tower(name, out.folder, request.hub_dir);
   if (tower.is_null()) {

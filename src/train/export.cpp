@@ -10,6 +10,7 @@
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_writer.hpp"
+#include "tessera/io/names.hpp"
 #include "tessera/io/safetensors.hpp"
 #include "tessera/io/torch_writer.hpp"
 
@@ -134,6 +135,22 @@ adapt::LoraTensors tensors_of(const adapt::LoraLayer& layer) {
   return out;
 }
 
+bool in_transformers_form(const LoadedModel& model) {
+  return model.recipe->exported_config().contains("text_config");
+}
+
+// The name of a weight in the files of an exported model, and where adapters over it sit in memory.
+std::string file_name(const LoadedModel& model, const std::string& name) {
+  return in_transformers_form(model) ? io::llava_hf_name(name).value() : name;
+}
+std::string module_name(const LoadedModel& model, const std::string& name) {
+  return in_transformers_form(model) ? io::llava_module_name(name).value() : name;
+}
+
+void copy_if_there(const fs::path& from, const fs::path& to) {
+  if (fs::exists(from)) write_file(to, read_file(from));
+}
+
 // CLIP is read from its own folder at load time, unless it trained here or has no weights there.
 bool keeps_tower(const LoadedModel& model) {
   return model.vision_tower_trained || !model.vision_tower_on_disk;
@@ -145,12 +162,18 @@ bool left_out(const LoadedModel& model, const nn::ParamState& p) {
   return !keeps_tower(model);
 }
 
-// The tokenizer's files as the base has them, and the tokens that LISA adds in memory, so that other programs see them.
+// The tokenizer's and processor's files as the base has them, and the tokens that LISA adds in memory, so that other
+// programs see them.
 void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
-  for (const char* name : {"tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
-                           "special_tokens_map.json", "generation_config.json"}) {
-    const auto from = model.tokenizer.folder() / name;
-    if (fs::exists(from)) write_file(dir / name, read_file(from));
+  for (const char* name :
+       {"tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+        "special_tokens_map.json", "generation_config.json", "chat_template.jinja", "chat_template.json"}) {
+    copy_if_there(model.tokenizer.folder() / name, dir / name);
+  }
+  if (in_transformers_form(model)) {
+    for (const char* name : {"preprocessor_config.json", "processor_config.json"}) {
+      copy_if_there(model.recipe->folder() / name, dir / name);
+    }
   }
   nlohmann::ordered_json added = nlohmann::ordered_json::object();
   for (const auto& token : model.tokenizer.added_tokens()) {
@@ -159,11 +182,16 @@ void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
   if (!added.empty()) write_file(dir / "added_tokens.json", added.dump(2) + "\n");
 }
 
-// CLIP stays where it was, named by its absolute path.
+// CLIP stays where it was, named by its absolute path; in transformers' form it is part of the model.
 nlohmann::json language_config(const LoadedModel& model, const std::string& precision) {
   auto config = model.recipe->exported_config();
   const auto& tower = model.recipe->tower_folder();
-  config["torch_dtype"] = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";
+  const char* type = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";
+  config["torch_dtype"] = type;
+  if (in_transformers_form(model)) {
+    for (const char* part : {"text_config", "vision_config"}) config[part]["torch_dtype"] = type;
+    return config;
+  }
   config["mm_vision_tower"] = tower.string();
   config.erase("vision_tower");
   return config;
@@ -172,15 +200,38 @@ nlohmann::json language_config(const LoadedModel& model, const std::string& prec
 // A tower that is kept lies in the weights, and its description beside them.
 void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
   auto config = language_config(model, precision);
-  if (keeps_tower(model)) {
+  if (keeps_tower(model) && !in_transformers_form(model)) {
     config["mm_vision_tower"] = "clip";
     make_directories(dir / "clip");
     for (const char* name : {"config.json", "preprocessor_config.json"}) {
       const auto from = model.recipe->tower_folder() / name;
-      if (fs::exists(from)) write_file(dir / "clip" / name, read_file(from));
+      copy_if_there(from, dir / "clip" / name);
     }
   }
   write_file(dir / "config.json", config.dump(2) + "\n");
+}
+
+// adapter_config.json. Over a model in transformers' form its layers have the names of transformers' modules, each
+// named whole: a pattern would match layers of the tower as well.
+std::string adapter_config(const LoadedModel& model, const std::string& base_model) {
+  const auto text = adapt::peft_config_json(*model.lora, base_model);
+  if (!in_transformers_form(model)) return text;
+  auto json = nlohmann::json::parse(text);
+  const auto& config = model.lora->config;
+  json["target_modules"] = nlohmann::json::array();
+  for (const char* key : {"rank_pattern", "alpha_pattern"}) json[key] = nlohmann::json::object();
+  for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform"}) json[key] = nullptr;
+  for (const auto& layer : model.lora->layers) {
+    const auto name = module_name(model, layer.target->name);
+    const auto own = config.layer(layer.target->name);
+    json["target_modules"].push_back(name);
+    if (own.rank != config.rank) json["rank_pattern"][name] = own.rank;
+    if (own.alpha != config.alpha) json["alpha_pattern"][name] = own.alpha;
+  }
+  for (auto& name : json["modules_to_save"]) {
+    if (name == "mm_projector") name = "multi_modal_projector";
+  }
+  return json.dump(2) + "\n";
 }
 
 }  // namespace
@@ -190,10 +241,11 @@ void export_adapter(LoadedModel& model, const std::string& base_model, const fs:
   export_safetensors(
       model, dir / "adapter_model.safetensors",
       [&](const nn::ParamState& p) { return is_adapter(model, p) || is_saved_with_adapter(model, p); },
-      [](const nn::ParamState& p) { return adapt::peft_file_name(p.name); });
+      [&](const nn::ParamState& p) { return adapt::peft_file_name(module_name(model, p.name)); });
   comm::on_rank_zero(model.engine->control(), [&] {
-    write_file(dir / "adapter_config.json", adapt::peft_config_json(*model.lora, base_model));
-    write_file(dir / "config.json", language_config(model, precision).dump(2) + "\n");
+    write_file(dir / "adapter_config.json", adapter_config(model, base_model));
+    // LLaVA's loader looks for it there.
+    if (!in_transformers_form(model)) write_file(dir / "config.json", language_config(model, precision).dump(2) + "\n");
   });
 }
 
@@ -202,7 +254,7 @@ void export_other_trained(LoadedModel& model, const fs::path& dir) {
     return p.trainable && !is_adapter(model, p) && !is_saved_with_adapter(model, p);
   };
   if (units_where(*model.layout, wanted).empty()) return;
-  const auto peft_name = [](const nn::ParamState& p) { return adapt::peft_file_name(p.name); };
+  const auto peft_name = [&](const nn::ParamState& p) { return adapt::peft_file_name(module_name(model, p.name)); };
   if (!model.lora) {
     export_safetensors(model, dir / "non_lora_trainables.safetensors", wanted,
                        [](const nn::ParamState& p) { return p.name; });
@@ -241,7 +293,7 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
       model.lora ? layers_by_weight(*model.lora) : std::map<const nn::ParamState*, const adapt::LoraLayer*>();
   std::vector<io::TensorInfo> table;
   for (const auto& p : model.layout->params()) {
-    if (!left_out(model, *p)) table.push_back({p->name, elem_of(type), p->shape});
+    if (!left_out(model, *p)) table.push_back({file_name(model, p->name), elem_of(type), p->shape});
   }
   auto& control = model.engine->control();
   std::optional<io::ModelWriter> writer;
@@ -258,7 +310,7 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
         const auto whole =
             found == adapted.end() ? p.value() : adapt::merged_rows(p.value(), tensors_of(*found->second), 0);
         const auto host = on_host(whole, type);
-        writer->write(p.name, 0, host.numel(), host.const_data_ptr());
+        writer->write(file_name(model, p.name), 0, host.numel(), host.const_data_ptr());
       });
     }
   };

@@ -51,12 +51,7 @@ class LlavaRecipe final : public Recipe {
           "CLIP",
           config.version);
     }
-    if (folder_.tower.empty()) {
-      throw RequestError(
-          "--version {}: config.json is in transformers' form (text_config, vision_config); --recipe llava trains "
-          "folders in LLaVA's own form",
-          config.version);
-    }
+    check_transformers_form();
     io::SourcePtr files = models::open_llava_weights(folder_);
     folder_.llava.language.fit_to_weights(*files);
     const std::string base = folder_.llava.language.base();
@@ -84,6 +79,12 @@ class LlavaRecipe final : public Recipe {
     auto out = lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
     if (config_.lora_target_modules == "all-linear") name_language_layers(layout, out);
     apply(config_.adapter, out);
+    // PEFT loads the projector with an adapter over transformers' model; LLaVA's own loader takes it from another file.
+    std::replace(out.modules_to_save.begin(), out.modules_to_save.end(), std::string("multi_modal_projector"),
+                 std::string("mm_projector"));
+    if (transformers_ && !config_.freeze_mm_mlp_adapter && out.modules_to_save.empty()) {
+      out.modules_to_save = {"mm_projector"};
+    }
     return out;
   }
 
@@ -106,7 +107,8 @@ class LlavaRecipe final : public Recipe {
 
   // Without decay: biases, and what is a norm for the reference, whose list knows LLaMA's norm and not its kin's.
   ParamGroups param_groups(const nn::ModelLayout& layout) const override {
-    const auto type = folder_.config.value("model_type", std::string());
+    const auto& language = transformers_ ? folder_.config.at("text_config") : folder_.config;
+    const auto type = language.value("model_type", std::string());
     const bool kin = has(type, "mistral") || has(type, "qwen");
     const auto key = [kin](const nn::ParamState& p) -> std::size_t {
       const std::size_t part = has(p.name, kProjector) ? 2 : has(p.name, kTower) ? 4 : 0;
@@ -138,7 +140,7 @@ class LlavaRecipe final : public Recipe {
   data::InputSpec input_spec(std::int64_t model_max_length) const override {
     data::InputSpec spec;
     spec.sam_size = 0;
-    data::describe_tower(folder_.tower, folder_.llava.tower.clip, spec);
+    data::describe_tower(transformers_ ? folder_.folder : folder_.tower, folder_.llava.tower.clip, spec);
     spec.aspect = image::aspect_from_name(config_.image_aspect_ratio);
     spec.image_patches = folder_.llava.tower.tokens();
     spec.model_max_length = model_max_length;
@@ -167,6 +169,10 @@ class LlavaRecipe final : public Recipe {
   nlohmann::json exported_config() const override {
     auto json = folder_.config;
     const auto& llava = folder_.llava;
+    if (transformers_) {
+      json["text_config"]["vocab_size"] = llava.language.vocab_size();
+      return json;
+    }
     json["vocab_size"] = llava.language.vocab_size();
     json["mm_hidden_size"] = llava.tower.width();
     json["mm_projector_type"] = llava.projector_type;
@@ -187,6 +193,21 @@ class LlavaRecipe final : public Recipe {
   const std::filesystem::path& tower_folder() const override { return folder_.tower; }
 
  private:
+  // Its names for weights have places for CLIP's and for those of LLaMA's kin.
+  void check_transformers_form() const {
+    if (!transformers_) return;
+    if (folder_.llava.tower.fastvit || folder_.llava.language.base() != "model") {
+      throw RequestError(
+          "--version {}: config.json is in transformers' form; in that form --recipe llava trains CLIP with llama, "
+          "mistral or qwen2, and others in LLaVA's own form",
+          config_.version);
+    }
+    if (!config_.vision_tower.empty()) {
+      throw RequestError("--vision_tower {}: {} is in transformers' form, and its tower is part of it",
+                         config_.vision_tower, config_.version);
+    }
+  }
+
   bool trains(const nn::ModelLayout& layout, const nn::ParamState& p) const {
     if (layout.unit(p.unit).fused) return true;  // adapters
     const bool projector = has(p.name, kProjector);
@@ -200,6 +221,7 @@ class LlavaRecipe final : public Recipe {
 
   TrainConfig config_;
   models::LlavaFolder folder_;
+  bool transformers_ = folder_.config.contains("text_config");  // else LLaVA's own form
   io::SourcePtr weights_;
   std::optional<models::LlavaModel> model_;
 };

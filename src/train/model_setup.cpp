@@ -159,7 +159,7 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                                .plan = {}});
     auto& own = *loaded->recipe;
     own.build(*loaded->layout);
-    loaded->vision_tower_on_disk = io::find_weights(own.tower_folder()).has_value();
+    loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder()).has_value();
     if (for_training) settle_what_trains(*loaded);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
                                micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)));

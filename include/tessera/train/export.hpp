@@ -12,6 +12,7 @@ namespace tessera::train {
 
 /// `dir/adapter_config.json`, `dir/adapter_model.safetensors` (modules_to_save's weights are in it), and the model's
 /// `dir/config.json`, which LLaVA's loader looks for beside an adapter; `precision` is what it says of the weights.
+/// Over a LLaVA in transformers' form the adapter has the names of transformers' modules, for PEFT over its class.
 void export_adapter(LoadedModel& model, const std::string& base_model, const std::filesystem::path& dir,
                     const std::string& precision);
 

@@ -8,6 +8,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "matrices.hpp"
+#include "tessera/adapt/base_start.hpp"
 #include "tessera/adapt/peft_folder.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
@@ -39,25 +41,19 @@ at::ScalarType float_type(const io::TensorInfo& tensor, const std::string& where
   }
 }
 
-at::Tensor read_matrix(const io::TensorSource& source, const io::TensorInfo& tensor) {
-  at::Tensor out = at::empty(tensor.shape, at::kFloat);
-  source.read_f32(tensor, 0, tensor.numel(), out.data_ptr<float>());
-  return out;
-}
-
 class MergedSource final : public io::TensorSource {
  public:
   MergedSource(io::SourcePtr base, const PeftFolder& adapter) : base_(std::move(base)), adapter_(adapter.weights) {
     for (const std::string& layer : adapter.config.targets) {
       const io::TensorInfo* weight = base_->find(layer + ".weight");
       if (weight == nullptr) throw RequestError("the adapter is for a layer '{}' that the model does not have", layer);
-      const Layer found{adapter_->find(layer + ".lora_A.default.weight"),
-                        adapter_->find(layer + ".lora_B.default.weight"),
-                        adapter_->find(layer + ".lora_magnitude_vector.default.weight"),
-                        adapter.config.scaling(adapter.config.layer(layer))};
-      if (weight->shape != std::vector<std::int64_t>{found.b->shape[0], found.a->shape[1]}) {
-        throw RequestError("{}: '{}' is {}, its adapter is for [{}, {}]", base_->where(*weight), weight->name,
-                           io::shape_text(weight->shape), found.b->shape[0], found.a->shape[1]);
+      const LoraConfig::Layer settings = adapter.config.layer(layer);
+      if (settings.rank == 0) continue;
+      const Layer found{matrices_of(*adapter_, layer), adapter.config.scaling(settings)};
+      const std::vector<std::int64_t> fits = found.matrices.weight_shape();
+      if (weight->shape != fits) {
+        throw RequestError("{}: '{}' is {}, its adapter is for {}", base_->where(*weight), weight->name,
+                           io::shape_text(weight->shape), io::shape_text(fits));
       }
       float_type(*weight, base_->where(*weight));
       layers_.emplace(weight->name, found);
@@ -72,7 +68,7 @@ class MergedSource final : public io::TensorSource {
     if (found == layers_.end() || count == 0) return base_->read(tensor, begin, count, out);
     const io::TensorInfo& weight = *base_->find(tensor.name);
     const LoraTensors lora = read_layer(found->second);
-    const std::int64_t width = weight.shape[1];
+    const std::int64_t width = weight.numel() / weight.shape[0];
     const std::int64_t rows_at_once = std::max<std::int64_t>(kBlock / width, 1);
     const std::int64_t last = (begin + count - 1) / width;
     auto* bytes = static_cast<std::byte*>(out);
@@ -92,14 +88,16 @@ class MergedSource final : public io::TensorSource {
 
  private:
   struct Layer {
-    const io::TensorInfo* a;
-    const io::TensorInfo* b;
-    const io::TensorInfo* magnitude;  ///< null: no DoRA
+    LayerMatrices matrices;
     double scaling;
   };
   LoraTensors read_layer(const Layer& layer) const {
-    LoraTensors out{read_matrix(*adapter_, *layer.a), read_matrix(*adapter_, *layer.b), {}, layer.scaling};
-    if (layer.magnitude != nullptr) out.magnitude = read_matrix(*adapter_, *layer.magnitude).flatten();
+    const LayerMatrices& m = layer.matrices;
+    LoraTensors out{
+        read_matrix(*adapter_, *m.a).flatten(1), read_matrix(*adapter_, *m.b).flatten(1), {}, layer.scaling};
+    if (m.embedding) out = {out.b.t(), out.a.t(), {}, layer.scaling};
+    if (m.e != nullptr) out.a.mul_(read_matrix(*adapter_, *m.e));
+    if (m.magnitude != nullptr) out.magnitude = read_matrix(*adapter_, *m.magnitude).flatten();
     return out;
   }
   io::SourcePtr base_, adapter_;
@@ -155,10 +153,16 @@ void write_config(nlohmann::json config, const io::TensorSource& weights, const 
 
 }  // namespace
 
+io::SourcePtr adapted_base(io::SourcePtr base, const PeftFolder& adapter) {
+  if (!adapter.config.starts_in_base()) return base;
+  return started_source(std::move(base), {adapter.config, adapter.config.targets, 0}, false);
+}
+
 io::SourcePtr merged_source(io::SourcePtr base, const PeftFolder& adapter) {
   if (adapter.replaced) {
     base = std::make_shared<io::OverlaySource>(std::vector<io::SourcePtr>{adapter.replaced, base});
   }
+  base = adapted_base(std::move(base), adapter);
   return std::make_shared<MergedSource>(std::move(base), adapter);
 }
 
@@ -172,7 +176,8 @@ MergeReport merge_folder(const MergeRequest& request) {
   for (const fs::path& folder : request.adapters) {
     const PeftFolder adapter = open_peft_folder(folder, [](const std::string& name) { return std::optional(name); });
     weights = merged_source(weights, adapter);
-    report.merged += static_cast<std::int64_t>(adapter.config.targets.size());
+    for (const std::string& layer : adapter.config.targets)
+      report.merged += adapter.config.layer(layer).rank > 0 ? 1 : 0;
     if (adapter.replaced) report.replaced += static_cast<std::int64_t>(adapter.replaced->tensors().size());
   }
   make_directories(request.output);

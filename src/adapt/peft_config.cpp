@@ -12,6 +12,7 @@ namespace {
 constexpr std::string_view kPeftPrefix = "base_model.model.";
 constexpr std::string_view kAdapterName = ".default";
 constexpr std::string_view kMagnitude = ".lora_magnitude_vector";
+constexpr std::string_view kTriplet = ".lora_E";
 constexpr std::string_view kWeight = ".weight";
 
 /// Options of PEFT that change what is computed and have no counterpart here.
@@ -86,6 +87,8 @@ void put_targets(nlohmann::json& json, const Lora& lora) {
 
 nlohmann::json init_json(LoraInit init) {
   if (init == LoraInit::gaussian) return "gaussian";
+  if (init == LoraInit::pissa) return "pissa";
+  if (init == LoraInit::olora) return "olora";
   return init == LoraInit::kaiming;
 }
 
@@ -94,11 +97,51 @@ LoraInit init_of(const JsonView& json) {
   const nlohmann::json& value = json.at("init_lora_weights").raw();
   if (value.is_boolean()) return value.get<bool>() ? LoraInit::kaiming : LoraInit::both;
   if (value == "gaussian") return LoraInit::gaussian;
-  // PiSSA and its kin subtract what A and B begin with from the base: the adapter is not for the base as it is stored.
+  if (value == "pissa") return LoraInit::pissa;
+  if (value == "olora") return LoraInit::olora;
+  // What others subtract from the base was drawn: the adapter is not for any base that is stored.
   throw RequestError(
       "{}: initialisation {} changes the base weights, which is not supported; save the adapter with "
       "path_initial_model_for_weight_conversion",
       json.at("init_lora_weights").where(), value.dump());
+}
+
+constexpr std::array<std::pair<const char*, std::int64_t AdaLoraConfig::*>, 6> kAdaLoraNumbers{
+    {{"target_r", &AdaLoraConfig::target_r},
+     {"init_r", &AdaLoraConfig::init_r},
+     {"tinit", &AdaLoraConfig::tinit},
+     {"tfinal", &AdaLoraConfig::tfinal},
+     {"deltaT", &AdaLoraConfig::delta_t},
+     {"total_step", &AdaLoraConfig::total_step}}};
+constexpr std::array<std::pair<const char*, double AdaLoraConfig::*>, 3> kAdaLoraReals{
+    {{"beta1", &AdaLoraConfig::beta1},
+     {"beta2", &AdaLoraConfig::beta2},
+     {"orth_reg_weight", &AdaLoraConfig::orth_reg_weight}}};
+
+void put_adalora(nlohmann::json& json, const AdaLoraConfig& config) {
+  json["peft_type"] = "ADALORA";
+  for (const auto& [key, member] : kAdaLoraNumbers) json[key] = config.*member;
+  for (const auto& [key, member] : kAdaLoraReals) json[key] = config.*member;
+  for (const char* key : {"use_rslora", "use_dora"}) json.erase(key);
+  json["rank_pattern"] = nullptr;
+  for (const auto& [layer, kept] : config.rank_pattern) json["rank_pattern"][layer + std::string(kTriplet)] = kept;
+}
+
+AdaLoraConfig adalora_of(const JsonView& json) {
+  AdaLoraConfig config;
+  for (const auto& [key, member] : kAdaLoraNumbers) config.*member = json.integer(key, config.*member);
+  for (const auto& [key, member] : kAdaLoraReals) config.*member = json.real(key, config.*member);
+  if (!json.has("rank_pattern")) return config;
+  const JsonView pattern = json.at("rank_pattern");
+  for (std::string key : pattern.keys()) {
+    const nlohmann::json& kept = pattern.at(key).raw();
+    const bool flags =
+        kept.is_array() && std::all_of(kept.begin(), kept.end(), [](const auto& v) { return v.is_boolean(); });
+    if (!flags || !drop_tail(key, kTriplet))
+      throw RequestError("{}: a list of true and false for a layer's lora_E is expected", pattern.at(key).where());
+    config.rank_pattern.emplace(key, kept.get<std::vector<bool>>());
+  }
+  return config;
 }
 
 void refuse_unsupported(const JsonView& json) {
@@ -116,6 +159,7 @@ std::string peft_file_name(std::string_view param_name) {
   std::string name = std::string(kPeftPrefix) + std::string(param_name);
   const bool adapter = drop_tail(name, std::string(kAdapterName) + std::string(kWeight));
   if (adapter && !name.ends_with(kMagnitude)) name += kWeight;
+  if (!adapter) drop_tail(name, kAdapterName);
   return name;
 }
 
@@ -124,7 +168,11 @@ std::string param_name_of_peft(std::string_view file_name) {
   if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
   const bool weight = drop_tail(name, kWeight);
   drop_tail(name, kAdapterName);
-  const bool matrix = weight && (name.ends_with(".lora_A") || name.ends_with(".lora_B"));
+  for (const char* tail : {".lora_embedding_A", ".lora_embedding_B"}) {
+    if (name.ends_with(tail)) return name + std::string(kAdapterName);
+  }
+  const bool matrix = name.ends_with(".lora_A") || name.ends_with(".lora_B");
+  if ((matrix && !weight) || name.ends_with(kTriplet)) return name + std::string(kAdapterName);
   if (!matrix && !name.ends_with(kMagnitude)) return "";
   return name + std::string(kAdapterName) + std::string(kWeight);
 }
@@ -147,12 +195,14 @@ std::string peft_config_json(const Lora& lora, const std::string& base_model) {
                          {"init_lora_weights", init_json(lora.config.init)},
                          {"modules_to_save", list_or_null(lora.config.modules_to_save)}};
   put_targets(json, lora);
+  if (lora.config.adalora) put_adalora(json, *lora.config.adalora);
   return json.dump(2) + "\n";
 }
 
 LoraConfig lora_config_from_json(const JsonView& json) {
-  if (json.text("peft_type", "") != "LORA") {
-    throw RequestError("{}: peft_type is '{}', only LORA is supported", json.where(), json.text("peft_type", ""));
+  const std::string type = json.text("peft_type", "");
+  if (type != "LORA" && type != "ADALORA") {
+    throw RequestError("{}: peft_type is '{}', supported are LORA and ADALORA", json.where(), type);
   }
   refuse_unsupported(json);
   LoraConfig config;
@@ -162,7 +212,10 @@ LoraConfig lora_config_from_json(const JsonView& json) {
   config.rslora = json.boolean("use_rslora", false);
   config.dora = json.boolean("use_dora", false);
   config.init = init_of(json);
-  if (json.has("rank_pattern")) {
+  if (type == "ADALORA") {
+    config.adalora = adalora_of(json);
+    config.rank = config.adalora->init_r;
+  } else if (json.has("rank_pattern")) {
     const JsonView ranks = json.at("rank_pattern");
     for (const std::string& key : ranks.keys()) config.rank_pattern.emplace_back(key, ranks.integer(key));
   }

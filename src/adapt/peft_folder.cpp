@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 
+#include "matrices.hpp"
 #include "tessera/adapt/peft_config.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/json.hpp"
@@ -15,9 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kWeight = ".weight";
-constexpr std::string_view kA = ".lora_A.default.weight";
-constexpr std::string_view kB = ".lora_B.default.weight";
-constexpr std::string_view kMagnitude = ".lora_magnitude_vector.default.weight";
 /// Saved by PEFT with the adapter where their rows changed or an adapter sits on them, though modules_to_save does not
 /// name them.
 constexpr std::array<std::string_view, 2> kVocabulary = {"embed_tokens", "lm_head"};
@@ -39,15 +37,11 @@ struct Place {
 };
 
 std::optional<Place> place_of_matrix(const std::string& peft, const Rename& rename) {
-  for (const std::string_view tail : {kA, kB, kMagnitude}) {
-    if (!peft.ends_with(tail)) continue;
-    const std::string theirs = peft.substr(0, peft.size() - tail.size());
-    const auto weight = rename(theirs + std::string(kWeight));
-    if (!weight || !weight->ends_with(kWeight)) return std::nullopt;
-    const std::string layer = weight->substr(0, weight->size() - kWeight.size());
-    return Place{layer + std::string(tail), layer, theirs, false};
-  }
-  return std::nullopt;
+  const auto matrix = matrix_name(peft);
+  const auto weight = rename(matrix->layer + std::string(kWeight));
+  if (!weight || !weight->ends_with(kWeight)) return std::nullopt;
+  const std::string layer = weight->substr(0, weight->size() - kWeight.size());
+  return Place{layer + matrix->tail, layer, matrix->layer, false};
 }
 
 /// A weight of one of modules_to_save, or of the vocabulary.
@@ -73,18 +67,48 @@ std::optional<Place> place_of(const std::string& file_name, const LoraConfig& co
   return peft.empty() ? place_of_whole(file_name, config, rename) : place_of_matrix(peft, rename);
 }
 
+/// Rank and alpha of a layer by the file's own name of it.
+LoraConfig::Layer settings_of(const LoraConfig& config, const std::string& peft_name) {
+  LoraConfig::Layer settings = config.layer(peft_name);
+  if (!config.adalora) return settings;
+  const auto kept = config.adalora->rank_pattern.find(peft_name);
+  if (kept != config.adalora->rank_pattern.end())
+    settings.rank = std::count(kept->second.begin(), kept->second.end(), true);
+  return settings;
+}
+
+/// AdaLoRA's pattern under this program's names of the layers.
+void rename_pattern(LoraConfig& config, const std::map<std::string, std::string>& theirs) {
+  if (!config.adalora) return;
+  std::map<std::string, std::vector<bool>> own;
+  for (const auto& [layer, peft_name] : theirs) {
+    const auto found = config.adalora->rank_pattern.find(peft_name);
+    if (found != config.adalora->rank_pattern.end()) own.emplace(layer, found->second);
+  }
+  config.adalora->rank_pattern = std::move(own);
+}
+
 void check_layer(const PeftFolder& adapter, const std::string& layer, const fs::path& folder) {
-  const io::TensorInfo* a = adapter.weights->find(layer + std::string(kA));
-  const io::TensorInfo* b = adapter.weights->find(layer + std::string(kB));
-  if (a == nullptr || b == nullptr) {
-    throw RequestError("{}: layer '{}' has no lora_{}", folder.string(), layer, a == nullptr ? "A" : "B");
+  const LayerMatrices found = matrices_of(*adapter.weights, layer);
+  const auto *a = found.a, *b = found.b, *e = found.e, *magnitude = found.magnitude;
+  if (a == nullptr || b == nullptr || (e == nullptr && adapter.config.adalora)) {
+    throw RequestError("{}: layer '{}' has no lora_{}", folder.string(), layer,
+                       a == nullptr   ? "A"
+                       : b == nullptr ? "B"
+                                      : "E");
   }
   const std::int64_t rank = adapter.config.layers.at(layer).rank;
-  if (a->shape.size() != 2 || b->shape.size() != 2 || a->shape[0] != rank || b->shape[1] != rank) {
+  const std::size_t dims = a->shape.size();
+  const bool fits = (dims == 2 || (dims == 4 && !found.embedding)) && b->shape.size() == dims && a->shape[0] == rank &&
+                    b->numel() == b->shape[0] * rank;
+  if (!fits || b->shape[1] != rank) {
     throw RequestError("{}: layer '{}' has A {} and B {}, adapter_config.json says rank {}", folder.string(), layer,
                        io::shape_text(a->shape), io::shape_text(b->shape), rank);
   }
-  const io::TensorInfo* magnitude = adapter.weights->find(layer + std::string(kMagnitude));
+  if (e != nullptr && (!adapter.config.adalora || e->shape != std::vector<std::int64_t>{rank, 1})) {
+    throw RequestError("{}: layer '{}' has E {}, adapter_config.json says {}", folder.string(), layer,
+                       io::shape_text(e->shape), adapter.config.adalora ? "rank " + std::to_string(rank) : "LORA");
+  }
   if ((magnitude != nullptr) != adapter.config.dora) {
     throw RequestError("{}: layer '{}' has {} lora_magnitude_vector, adapter_config.json says use_dora is {}",
                        folder.string(), layer, magnitude == nullptr ? "no" : "a", adapter.config.dora);
@@ -127,22 +151,27 @@ PeftFolder open_peft_folder(const fs::path& folder, const Rename& rename) {
     if (!place->layer.empty()) theirs.emplace(place->layer, place->theirs);
   }
   if (!strange.empty()) {
-    throw RequestError("{}: '{}' ({} in all) is no LoRA matrix of a layer of this model", folder.string(),
+    throw RequestError("{}: '{}' ({} in all) is no adapter's matrix of a layer of this model", folder.string(),
                        strange.front(), strange.size());
   }
   if (theirs.empty()) throw RequestError("{}: the adapter has no tensors", folder.string());
   const auto part = [&](bool matrices) {
     return std::make_shared<io::RenamedSource>(files, [&](std::string_view name) -> std::optional<std::string> {
       const auto place = place_of(std::string(name), config, rename);
-      return place && place->layer.empty() != matrices ? std::optional(place->name) : std::nullopt;
+      if (!place || place->layer.empty() == matrices) return std::nullopt;
+      const auto settled = config.layers.find(place->layer);
+      if (settled != config.layers.end() && settled->second.rank == 0) return std::nullopt;
+      return place->name;
     });
   };
   adapter.weights = part(true);
   for (const auto& [layer, peft_name] : theirs) {
     config.targets.push_back(layer);
-    config.layers.emplace(layer, config.layer(peft_name));
+    config.layers.emplace(layer, settings_of(config, peft_name));
   }
+  rename_pattern(config, theirs);
   for (const std::string& layer : config.targets) check_layer(adapter, layer, folder);
+  adapter.weights = part(true);  // without the empty matrices of layers that AdaLoRA left no triplet
   adapter.replaced = open_replaced(folder, rename);
   if (whole) {
     std::vector<io::SourcePtr> sources{part(false)};

@@ -124,18 +124,20 @@ std::string suggestion(std::string_view wanted, const std::vector<std::string>& 
   return fmt::format("; there are {}{}", fmt::join(parts, ", "), more ? ", …" : "");
 }
 
-std::vector<std::shared_ptr<nn::LinearState>> find_targets(const nn::ModelLayout& layout, const Targets& rules) {
+std::vector<std::shared_ptr<nn::LayerState>> find_targets(const nn::ModelLayout& layout, const Targets& rules) {
   check(rules);
   const auto targets = rules.match == TargetMatch::all_linear ? std::vector{Matcher("", rules.match, "")}
                                                               : matchers(rules.targets, rules.match, "target");
   const auto excluded = matchers(rules.exclude_modules, rules.exclude_match, "exclude_modules");
   const auto never = matchers(rules.exclude, TargetMatch::substring, "exclude");
   LayerIndex in_layers(rules);
-  std::vector<std::shared_ptr<nn::LinearState>> found;
+  std::vector<std::shared_ptr<nn::LayerState>> found;
   std::vector<bool> used(targets.size(), false), excluding(excluded.size(), false);
   std::vector<std::string> names;  // that could have been meant
-  for (const auto& linear : layout.linears()) {
-    const std::string& name = linear->name;
+  const bool linears = rules.match == TargetMatch::all_linear || rules.match == TargetMatch::substring;
+  for (const auto& layer : layout.layers()) {
+    if (linears && layer->kind != nn::LayerKind::linear) continue;
+    const std::string& name = layer->name;
     if (std::any_of(never.begin(), never.end(), [&](const Matcher& m) { return m(name); })) continue;
     names.push_back(rules.match == TargetMatch::regex ? name : last_component(name));
     bool out = inside_saved(name, rules.modules_to_save);
@@ -150,7 +152,7 @@ std::vector<std::shared_ptr<nn::LinearState>> find_targets(const nn::ModelLayout
       used[i] = true;
       wanted = wanted || !targets[i].by_index(name) || in_layers(name);
     }
-    if (wanted && !out) found.push_back(linear);
+    if (wanted && !out) found.push_back(layer);
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     if (used[i]) continue;

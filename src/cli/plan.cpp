@@ -282,11 +282,13 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   adapt::Lora lora;
   if (flags.lora_r > 0) {
     auto settings = train::lora_config(flags.lora_r, 16, 0.05, flags.lora_target_modules);
-    apply(flags.adapter, settings);
+    constexpr std::int64_t kAnySteps = 1'000;  // a plan has no end
+    apply(flags.adapter, settings, kAnySteps);
     lora = adapt::attach_lora(layout, settings);
   } else {
     check_no_adapter(flags.adapter);
   }
+  if (const auto prefix = train::prefix_of(flags.adapter)) adapt::attach_prefix(layout, *prefix);
   mark(layout, adapt::train_scope_from_name(flags.train_scope), std::holds_alternative<models::LlavaConfig>(config));
   for (const nn::Param& param : lora.saved) param->trainable = !param->buffer;
 

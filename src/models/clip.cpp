@@ -1,5 +1,6 @@
 #include "tessera/models/clip.hpp"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <fmt/ranges.h>
 
@@ -125,13 +126,13 @@ at::Tensor ClipVision::forward(const at::Tensor& pixels, nn::UnitRunner& runner,
   at::Tensor x =
       runner
           .run(embedding_unit_, {pixels},
-               [this](const nn::Tensors& in) {
+               [this, ctx](const nn::Tensors& in) {
+                 const at::Tensor places = at::arange(config_.patches() + 1, in.at(0).options().dtype(at::kLong));
                  const at::Tensor& kernel = patch_embedding_.weight()->value();
                  const at::Tensor patches =
-                     patch_embedding_(in.at(0).to(kernel.scalar_type())).flatten(2).transpose(1, 2);
+                     patch_embedding_(in.at(0).to(kernel.scalar_type()), ctx).flatten(2).transpose(1, 2);
                  const at::Tensor classes = class_embedding_->value().expand({patches.size(0), 1, config_.hidden_size});
-                 return nn::Tensors{
-                     pre_norm_(at::cat({classes, patches}, 1).add(position_embedding_.weight()->value()))};
+                 return nn::Tensors{pre_norm_(at::cat({classes, patches}, 1).add(position_embedding_(places)))};
                })
           .at(0);
   for (std::size_t i = 0; i < layers_.size(); ++i) {

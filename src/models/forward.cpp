@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros_like.h>
@@ -87,29 +88,58 @@ void ForwardModel::set_weights(const io::SourcePtr& files, adapt::Rename rename)
 
 void ForwardModel::attach_adapters(const ForwardRequest& request) {
   if (request.merge && request.adapters.empty()) throw RequestError("--merge needs an --adapter");
-  if (!request.merge && request.adapters.size() > 1) {
-    throw RequestError("{} adapters side by side are not supported; --merge merges them one after the other",
-                       request.adapters.size());
-  }
   for (const std::filesystem::path& folder : request.adapters) {
+    if (adapt::peft_type(folder) == "PREFIX_TUNING") {
+      if (request.merge)
+        throw RequestError("--merge: {} is a prefix, which no weights can be merged with", folder.string());
+      attach_prefix(folder);
+      continue;
+    }
     const adapt::PeftFolder adapter = adapt::open_peft_folder(folder, rename_);
     if (request.merge) {
       weights_ = adapt::merged_source(weights_, adapter);
-      continue;
+    } else {
+      attach_lora(adapter);
     }
-    adapt::attach_lora(layout_, adapter.config);
-    for (const auto& [own, file] : adapter.file_names) file_names_[own] = file;
-    trained_whole_.insert(adapter.trained_whole.begin(), adapter.trained_whole.end());
-    std::vector<io::SourcePtr> sources{adapter.weights};
-    if (adapter.replaced) sources.push_back(adapter.replaced);
-    sources.push_back(weights_);
-    weights_ = std::make_shared<io::OverlaySource>(sources);
-    has_adapters_ = true;
   }
 }
 
+void ForwardModel::attach_lora(const adapt::PeftFolder& adapter) {
+  if (lora_) {
+    throw RequestError(
+        "two LoRA adapters side by side are not supported (one beside a prefix is); --merge merges them one after the "
+        "other");
+  }
+  lora_ = adapt::attach_lora(layout_, adapter.config);
+  for (const auto& [own, file] : adapter.file_names) file_names_[own] = file;
+  trained_whole_.insert(adapter.trained_whole.begin(), adapter.trained_whole.end());
+  std::vector<io::SourcePtr> sources{adapter.weights};
+  if (adapter.replaced) sources.push_back(adapter.replaced);
+  sources.push_back(adapt::adapted_base(weights_, adapter));
+  weights_ = std::make_shared<io::OverlaySource>(sources);
+}
+
+void ForwardModel::attach_prefix(const std::filesystem::path& folder) {
+  const adapt::PrefixFolder prefix = adapt::open_prefix_folder(folder);
+  prefix_ = adapt::attach_prefix(layout_, prefix.config);
+  adapt::check_fits(prefix, *prefix_, folder);
+  file_names_[prefix_->embedding->name] = adapt::kPromptEmbeddings;
+  weights_ = std::make_shared<io::OverlaySource>(std::vector<io::SourcePtr>{prefix.weights, weights_});
+}
+
+ForwardModel::Result ForwardModel::run(const TensorMap& inputs, nn::UnitRunner& runner) const {
+  Result result = compute(inputs, runner);
+  if (!lora_ || !lora_->config.adalora) return result;
+  const at::Tensor orthogonality = adapt::orthogonality(*lora_);
+  result.outputs["orth_reg"] = orthogonality.detach();
+  if (!result.objective.defined() || inputs.contains("cotangent")) return result;
+  result.objective = result.objective + orthogonality.mul(lora_->config.adalora->orth_reg_weight);
+  result.outputs["loss"] = result.objective.detach();
+  return result;
+}
+
 bool ForwardModel::trained_by_recipe(const nn::ParamState& param) const {
-  return !has_adapters_ || layout_.unit(param.unit).fused || trained_whole_.contains(param.name);
+  return !(lora_ || prefix_) || layout_.unit(param.unit).fused || trained_whole_.contains(param.name);
 }
 
 void ForwardModel::mark(const ForwardRequest& request) {

@@ -15,7 +15,7 @@ class FastVitForward final : public ForwardModel {
     set_weights(files, [config](const std::string& name) { return fastvit_name(name, config); });
   }
 
-  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+  Result compute(const TensorMap& given, nn::UnitRunner& runner) const override {
     Inputs inputs(given);
     const at::Tensor pixels = inputs.take("pixel_values", 4);
     const at::Tensor cotangent = inputs.take_optional("cotangent", 3);

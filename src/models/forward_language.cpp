@@ -71,7 +71,7 @@ class LanguageForward final : public ForwardModel {
     set_weights(files, [](const std::string& name) { return std::optional(name); });
   }
 
-  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+  Result compute(const TensorMap& given, nn::UnitRunner& runner) const override {
     Inputs inputs(given);
     const LanguageInputs text = take_language_inputs(inputs);
     inputs.finish();

@@ -65,7 +65,7 @@ class LisaForward final : public ForwardModel {
     set_weights(files, [](const std::string& name) { return std::optional(name); });
   }
 
-  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+  Result compute(const TensorMap& given, nn::UnitRunner& runner) const override {
     const LisaBatch batch = read_batch(given);
     LisaForwardOptions options;
     options.full_logits = true;

@@ -15,7 +15,7 @@ class LlavaForward final : public ForwardModel {
     set_weights(files, [config = folder.llava](const std::string& name) { return llava_layout_name(name, config); });
   }
 
-  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+  Result compute(const TensorMap& given, nn::UnitRunner& runner) const override {
     Inputs inputs(given);
     const LanguageInputs text = take_language_inputs(inputs);
     const at::Tensor original = inputs.take_optional("images", 4);

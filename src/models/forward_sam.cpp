@@ -50,7 +50,7 @@ class SamForward final : public ForwardModel {
     });
   }
 
-  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+  Result compute(const TensorMap& given, nn::UnitRunner& runner) const override {
     Inputs inputs(given);
     const at::Tensor pixels = inputs.take("pixel_values", 4);
     if (inputs.has("text_embeds.0")) return run_text(inputs, pixels, runner);

@@ -22,7 +22,7 @@ class ClipForward final : public ForwardModel {
     });
   }
 
-  Result run(const TensorMap& given, nn::UnitRunner& runner) const override {
+  Result compute(const TensorMap& given, nn::UnitRunner& runner) const override {
     Inputs inputs(given);
     const at::Tensor pixels = inputs.take("pixel_values", 4);
     const at::Tensor cotangent = inputs.take_optional("cotangent", 3);

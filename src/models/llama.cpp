@@ -1,6 +1,9 @@
 #include "tessera/models/llama.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+
+#include <tuple>
 
 namespace tessera::models {
 
@@ -17,6 +20,7 @@ LlamaLayer::LlamaLayer(const nn::Scope& scope, const LlamaConfig& config, std::i
   const std::int64_t kv_dim = config.kv_heads * config.head_dim;
   const nn::Scope attn = scope.child("self_attn");
   const nn::Scope mlp = scope.child("mlp");
+  attention_ = nn::note_attention(scope, "self_attn", config.kv_heads, config.head_dim);
   input_norm_ = nn::RmsNorm(scope, "input_layernorm", d, config.rms_norm_eps);
   q_ = nn::Linear(attn, "q_proj", d, q_dim, config.qkv_bias, init);
   k_ = nn::Linear(attn, "k_proj", d, kv_dim, config.qkv_bias, init);
@@ -37,6 +41,7 @@ at::Tensor LlamaLayer::attend(const at::Tensor& x, const LlamaPass& pass, const 
     k = std::move(held.keys);
     v = std::move(held.values);
   }
+  std::tie(k, v) = nn::with_prefix(*attention_, std::move(k), std::move(v));
   const nn::CausalMask& mask = windowed_ ? pass.windowed : pass.mask;
   return o_(nn::merge_heads(nn::masked_attention(q, k, v, mask)), ctx);
 }
@@ -80,15 +85,17 @@ at::Tensor Llama::embed(const at::Tensor& ids, nn::UnitRunner& runner) const {
   return runner.run(embedding_unit_, {}, [ids, table](const nn::Tensors&) { return nn::Tensors{table(ids)}; }).at(0);
 }
 
-at::Tensor Llama::decode(const at::Tensor& embeddings, const at::Tensor& mask, nn::UnitRunner& runner,
+at::Tensor Llama::decode(const at::Tensor& embeddings, const at::Tensor& own_mask, nn::UnitRunner& runner,
                          const nn::ForwardContext& ctx, const DecodeOptions& options) const {
   const auto tensor = embeddings.options().requires_grad(false);
   const std::int64_t queries = embeddings.size(1);
-  const std::int64_t past = options.cache != nullptr ? options.cache->length() : 0;
+  const std::int64_t prefix = layers_.empty() ? 0 : layers_.front().prefix_length();
+  const std::int64_t past = prefix + (options.cache != nullptr ? options.cache->length() : 0);
+  const at::Tensor mask = nn::mask_with_prefix(own_mask, prefix);
   const auto pass = std::make_shared<LlamaPass>();
   pass->cache = options.cache;
   if (options.positions.defined()) {
-    pass->rope = nn::rope_tables_at(config_.rope, options.positions, tensor);
+    pass->rope = nn::rope_tables_at(config_.rope, options.positions.add(prefix), tensor);
   } else if (past == 0) {
     pass->rope = nn::rope_tables(config_.rope, queries, tensor);
   } else {

@@ -3,6 +3,8 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 
+#include <tuple>
+
 #include "json_fields.hpp"
 #include "tessera/nn/functional.hpp"
 
@@ -54,6 +56,7 @@ MptLayer::MptLayer(const nn::Scope& scope, const MptConfig& config, std::int64_t
       softmax_scale_(config.softmax_scale) {
   const nn::Init init = nn::Init::normal(config.initializer_range);
   const std::int64_t d = config.hidden_size;
+  attention_ = nn::note_attention(scope, "attn", config.heads, d / config.heads);
   norm_1_ = norm_weight(scope, "norm_1", d);
   qkv_ = nn::Linear(scope.child("attn"), "Wqkv", d, 3 * d, false, init);
   out_ = nn::Linear(scope.child("attn"), "out_proj", d, d, false, init);
@@ -74,6 +77,7 @@ at::Tensor MptLayer::attend(const at::Tensor& x, const MptPass& pass, const nn::
     k = std::move(held.keys);
     v = std::move(held.values);
   }
+  std::tie(k, v) = nn::with_prefix(*attention_, std::move(k), std::move(v));
   return out_(nn::merge_heads(nn::masked_attention(q, k, v, pass.mask, softmax_scale_)), ctx);
 }
 
@@ -117,7 +121,9 @@ at::Tensor Mpt::decode(const at::Tensor& embeddings, const at::Tensor& mask, nn:
                        const nn::ForwardContext& ctx, const DecodeOptions& options) const {
   const auto pass = std::make_shared<MptPass>();
   pass->cache = options.cache;
-  pass->mask = nn::alibi_mask(mask, embeddings.size(1), config_.heads, embeddings.options().requires_grad(false));
+  const std::int64_t prefix = layers_.empty() ? 0 : layers_.front().prefix_length();
+  pass->mask = nn::alibi_mask(nn::mask_with_prefix(mask, prefix), embeddings.size(1), config_.heads,
+                              embeddings.options().requires_grad(false));
   at::Tensor x = embeddings;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (options.trace != nullptr) options.trace->push_back(x);

@@ -144,9 +144,9 @@ at::Tensor SamImageEncoder::forward(const at::Tensor& pixels, nn::UnitRunner& ru
   check_size(pixels);
   at::Tensor x = runner
                      .run(patch_unit_, {pixels},
-                          [this](const nn::Tensors& in) {
+                          [this, ctx](const nn::Tensors& in) {
                             const at::Tensor patches =
-                                patch_embed_(in.at(0).to(patch_embed_.weight()->value().scalar_type()));
+                                patch_embed_(in.at(0).to(patch_embed_.weight()->value().scalar_type()), ctx);
                             const at::Tensor grid = patches.permute({0, 2, 3, 1});
                             return nn::Tensors{pos_embed_ ? grid.add(pos_embed_->value()) : grid};
                           })
@@ -161,8 +161,9 @@ at::Tensor SamImageEncoder::forward(const at::Tensor& pixels, nn::UnitRunner& ru
   }
   return runner
       .run(neck_unit_, {x},
-           [this](const nn::Tensors& in) {
-             return nn::Tensors{neck3_(neck2_(neck1_(neck0_(in.at(0).permute({0, 3, 1, 2})))))};
+           [this, ctx](const nn::Tensors& in) {
+             const at::Tensor half = neck1_(neck0_(in.at(0).permute({0, 3, 1, 2}), ctx));
+             return nn::Tensors{neck3_(neck2_(half, ctx))};
            })
       .at(0);
 }

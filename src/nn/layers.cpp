@@ -11,12 +11,14 @@
 namespace tessera::nn {
 namespace {
 
-std::shared_ptr<LinearState> make_linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out) {
-  auto state = std::make_shared<LinearState>();
+std::shared_ptr<LayerState> make_layer(const Scope& scope, std::string_view name, LayerKind kind, std::int64_t in,
+                                       std::int64_t out) {
+  auto state = std::make_shared<LayerState>();
   state->name = scope.join(name);
+  state->kind = kind;
   state->in = in;
   state->out = out;
-  scope.layout().note_linear(state);
+  scope.layout().note_layer(state);
   return state;
 }
 
@@ -33,7 +35,7 @@ bool constant(const ParamState& weight) {
 }  // namespace
 
 Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias)
-    : state_(make_linear(scope, name, in, out)) {
+    : state_(make_layer(scope, name, LayerKind::linear, in, out)) {
   const Scope own = scope.child(name);
   state_->weight = own.param("weight", {out, in}, Init::fan_in(in));
   if (bias) state_->bias = own.param("bias", {out}, Init::fan_in(in));
@@ -41,7 +43,7 @@ Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::
 
 Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias,
                Init weight_init)
-    : state_(make_linear(scope, name, in, out)) {
+    : state_(make_layer(scope, name, LayerKind::linear, in, out)) {
   const Scope own = scope.child(name);
   state_->weight = own.param("weight", {out, in}, weight_init);
   if (bias) state_->bias = own.param("bias", {out}, Init::zeros());
@@ -49,7 +51,7 @@ Linear::Linear(const Scope& scope, std::string_view name, std::int64_t in, std::
 
 Linear Linear::tied(std::string name, Param weight) {
   Linear linear;
-  linear.state_ = std::make_shared<LinearState>();
+  linear.state_ = std::make_shared<LayerState>();
   linear.state_->name = std::move(name);
   linear.state_->out = weight->shape.at(0);
   linear.state_->in = weight->shape.at(1);
@@ -72,10 +74,14 @@ at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targ
 }
 
 Embedding::Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init)
-    : weight_(scope.child(name).param("weight", {count, dim}, init)) {}
+    : state_(make_layer(scope, name, LayerKind::embedding, count, dim)) {
+  state_->weight = scope.child(name).param("weight", {count, dim}, init);
+}
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
-  return constant(*weight_) ? embedding_by_rows(*weight_, ids) : nn::embedding(weight_->value(), ids);
+  const ParamState& weight = *state_->weight;
+  const at::Tensor base = constant(weight) ? embedding_by_rows(weight, ids) : nn::embedding(weight.value(), ids);
+  return state_->adapter ? state_->adapter->apply(ids, base, {}) : base;
 }
 
 LayerNorm::LayerNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps)
@@ -107,15 +113,19 @@ at::Tensor LayerNorm2d::operator()(const at::Tensor& x) const {
 Conv2d::Conv2d(const Scope& scope, std::string_view name, ConvShape shape)
     : Conv2d(scope, name, shape, Init::fan_in(shape.in * shape.kernel * shape.kernel)) {}
 
-Conv2d::Conv2d(const Scope& scope, std::string_view name, ConvShape shape, Init weight_init) : shape_(shape) {
+Conv2d::Conv2d(const Scope& scope, std::string_view name, ConvShape shape, Init weight_init)
+    : state_(make_layer(scope, name, LayerKind::conv2d, shape.in, shape.out)) {
   const Scope own = scope.child(name);
-  weight_ = own.param("weight", {shape.out, shape.in, shape.kernel, shape.kernel}, weight_init);
-  if (shape.bias) bias_ = own.param("bias", {shape.out}, Init::fan_in(shape.in * shape.kernel * shape.kernel));
+  state_->conv = shape;
+  state_->weight = own.param("weight", {shape.out, shape.in, shape.kernel, shape.kernel}, weight_init);
+  if (shape.bias) state_->bias = own.param("bias", {shape.out}, Init::fan_in(shape.in * shape.kernel * shape.kernel));
 }
 
-at::Tensor Conv2d::operator()(const at::Tensor& x) const {
-  return at::conv2d(x, weight_->value(), optional_value(bias_), {shape_.stride, shape_.stride},
-                    {shape_.padding, shape_.padding});
+at::Tensor Conv2d::operator()(const at::Tensor& x, const ForwardContext& ctx) const {
+  const ConvShape& shape = state_->conv;
+  const at::Tensor base = at::conv2d(x, state_->weight->value(), optional_value(state_->bias),
+                                     {shape.stride, shape.stride}, {shape.padding, shape.padding});
+  return state_->adapter ? state_->adapter->apply(x, base, ctx) : base;
 }
 
 ConvTranspose2d::ConvTranspose2d(const Scope& scope, std::string_view name, ConvShape shape) : shape_(shape) {

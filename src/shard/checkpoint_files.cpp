@@ -25,8 +25,11 @@ struct State {
   const char* name;
   at::Tensor TrainedSlice::*member;
 };
-constexpr State kStates[] = {
-    {"master", &TrainedSlice::master}, {"exp_avg", &TrainedSlice::exp_avg}, {"exp_avg_sq", &TrainedSlice::exp_avg_sq}};
+constexpr State kStates[] = {{"master", &TrainedSlice::master},
+                             {"exp_avg", &TrainedSlice::exp_avg},
+                             {"exp_avg_sq", &TrainedSlice::exp_avg_sq},
+                             {"sensitivity", &TrainedSlice::sensitivity},
+                             {"uncertainty", &TrainedSlice::uncertainty}};
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 

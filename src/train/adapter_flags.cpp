@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 
 #include "tessera/core/error.hpp"
 
@@ -49,9 +50,86 @@ std::vector<std::string> names(const std::vector<std::string>& texts) {
   return out;
 }
 
-adapt::LoraInit init_of(const std::string& text) {
-  if (text == "gaussian") return adapt::LoraInit::gaussian;
-  return text == "false" ? adapt::LoraInit::both : adapt::LoraInit::kaiming;
+void set_init(const std::string& text, adapt::LoraConfig& c) {
+  using adapt::LoraInit;
+  constexpr std::string_view kIterations = "pissa_niter_";
+  if (text.starts_with(kIterations)) {
+    c.init = LoraInit::pissa;
+    c.pissa_iterations = number<std::int64_t>(std::string_view(text).substr(kIterations.size()), "init_lora_weights",
+                                              "pissa_niter_ and a whole number");
+    if (c.pissa_iterations < 0) throw RequestError("--init_lora_weights '{}': fewer than no iterations", text);
+    return;
+  }
+  const std::map<std::string, LoraInit> known{{"true", LoraInit::kaiming},
+                                              {"gaussian", LoraInit::gaussian},
+                                              {"false", LoraInit::both},
+                                              {"pissa", LoraInit::pissa},
+                                              {"olora", LoraInit::olora}};
+  const auto found = known.find(text);
+  if (found == known.end())
+    throw RequestError(
+        "--init_lora_weights '{}' is unknown; choose true, false, gaussian, pissa, pissa_niter_N or olora", text);
+  c.init = found->second;
+}
+
+void bind_adalora(Options& o, AdapterFlags& f, const std::string& group) {
+  o.add("peft_type", &f.peft_type, "lora (with use_dora: DoRA), or adalora: ranks are moved to where they matter",
+        {.group = group, .choices = {"lora", "adalora"}});
+  const auto count = [&](std::int64_t least) { return OptionInfo{.group = group, .min = least}; };
+  const OptionInfo real{.group = group};
+  o.add("init_r", &f.init_r, "AdaLoRA: rank of every layer at the start; 12", count(1));
+  o.add("target_r", &f.target_r, "AdaLoRA: mean rank of the layers in the end; 8", count(1));
+  o.add("tinit", &f.tinit, "AdaLoRA: steps before ranks begin to fall; 0", count(0));
+  o.add("tfinal", &f.tfinal, "AdaLoRA: last steps, in which ranks stay as they are; 0", count(0));
+  o.add("deltaT", &f.delta_t, "AdaLoRA: steps from one allocation to the next; 1", count(1));
+  o.add("total_step", &f.total_step, "AdaLoRA: steps of the schedule; those of the run", count(1));
+  o.add("adalora_beta1", &f.ada_beta1, "AdaLoRA: beta1 of the averages of importance; 0.85", real);
+  o.add("adalora_beta2", &f.ada_beta2, "AdaLoRA: beta2 of the averages of importance; 0.85", real);
+  o.add("orth_reg_weight", &f.orth_reg_weight, "AdaLoRA: weight of the regulariser that keeps A and B orthogonal; 0.5",
+        real);
+}
+
+void bind_prefix(Options& o, AdapterFlags& f, const std::string& group) {
+  o.add("num_virtual_tokens", &f.num_virtual_tokens,
+        "prefix tuning: keys and values learned before those of every row, alone (--lora_r 0) or beside LoRA; 0: none",
+        {.group = group, .min = 0});
+  o.add("prefix_projection", &f.prefix_projection, "prefix tuning: they are the output of a small network",
+        {.group = group});
+  o.add("encoder_hidden_size", &f.encoder_hidden_size, "prefix tuning: width of that network; 0: that of the keys",
+        {.group = group, .min = 0});
+}
+
+/// The first of AdaLoRA's flags that is set.
+const char* first_adalora_flag(const AdapterFlags& f) {
+  if (f.target_r) return "target_r";
+  if (f.init_r) return "init_r";
+  if (f.tinit) return "tinit";
+  if (f.tfinal) return "tfinal";
+  if (f.delta_t) return "deltaT";
+  if (f.total_step) return "total_step";
+  if (f.ada_beta1) return "adalora_beta1";
+  if (f.ada_beta2) return "adalora_beta2";
+  return f.orth_reg_weight ? "orth_reg_weight" : nullptr;
+}
+
+std::optional<adapt::AdaLoraConfig> adalora_of(const AdapterFlags& f, std::int64_t steps) {
+  if (f.peft_type != "adalora") {
+    if (const char* flag = first_adalora_flag(f)) throw RequestError("--{} needs --peft_type adalora", flag);
+    return std::nullopt;
+  }
+  if (f.init_lora_weights != "true" && f.init_lora_weights != "false")
+    throw RequestError("--init_lora_weights {} is LoRA's; AdaLoRA's A and B are normal", f.init_lora_weights);
+  adapt::AdaLoraConfig c;
+  c.target_r = f.target_r.value_or(c.target_r);
+  c.init_r = f.init_r.value_or(c.init_r);
+  c.tinit = f.tinit.value_or(c.tinit);
+  c.tfinal = f.tfinal.value_or(c.tfinal);
+  c.delta_t = f.delta_t.value_or(c.delta_t);
+  c.total_step = f.total_step.value_or(steps);
+  c.beta1 = f.ada_beta1.value_or(c.beta1);
+  c.beta2 = f.ada_beta2.value_or(c.beta2);
+  c.orth_reg_weight = f.orth_reg_weight.value_or(c.orth_reg_weight);
+  return c;
 }
 
 }  // namespace
@@ -71,12 +149,15 @@ void bind(Options& o, AdapterFlags& f, const std::string& group) {
   o.add("use_rslora", &f.use_rslora, "LoRA's scale is lora_alpha / sqrt(lora_r)", info);
   o.add("use_dora", &f.use_dora, "DoRA: the length of every row of an adapted weight is trained apart", info);
   o.add("init_lora_weights", &f.init_lora_weights,
-        "true: A uniform, B zero; gaussian: A normal, B zero; false: neither is zero",
-        {.group = group, .choices = {"true", "gaussian", "false"}});
+        "true: A uniform, B zero; gaussian: A normal, B zero; false: neither is zero; pissa, olora: both begin in the "
+        "base weight, which loses what they take (pissa_niter_N: by N rounds of a randomised decomposition)",
+        info);
   o.add("modules_to_save", &f.modules_to_save, "modules trained whole and saved with the adapter", info);
+  bind_adalora(o, f, group);
+  bind_prefix(o, f, group);
 }
 
-void apply(const AdapterFlags& f, adapt::LoraConfig& c) {
+void apply(const AdapterFlags& f, adapt::LoraConfig& c, std::int64_t steps) {
   if (!f.target_modules.empty()) {
     c.exclude.clear();
     const bool expression = is_expression(f.target_modules);
@@ -98,8 +179,21 @@ void apply(const AdapterFlags& f, adapt::LoraConfig& c) {
   c.alpha_pattern = patterns<double>(f.alpha_pattern, "alpha_pattern", "a number");
   c.rslora = f.use_rslora;
   c.dora = f.use_dora;
-  c.init = init_of(f.init_lora_weights);
+  set_init(f.init_lora_weights, c);
   c.modules_to_save = names(f.modules_to_save);
+  c.adalora = adalora_of(f, steps);
+}
+
+std::optional<adapt::PrefixConfig> prefix_of(const AdapterFlags& f) {
+  if (f.num_virtual_tokens == 0) {
+    if (f.prefix_projection || f.encoder_hidden_size > 0)
+      throw RequestError("--{} needs --num_virtual_tokens",
+                         f.prefix_projection ? "prefix_projection" : "encoder_hidden_size");
+    return std::nullopt;
+  }
+  if (f.encoder_hidden_size > 0 && !f.prefix_projection)
+    throw RequestError("--encoder_hidden_size needs --prefix_projection");
+  return adapt::PrefixConfig{f.num_virtual_tokens, f.prefix_projection, f.encoder_hidden_size};
 }
 
 void check_no_adapter(const AdapterFlags& f, std::string_view needs) {
@@ -116,6 +210,8 @@ void check_no_adapter(const AdapterFlags& f, std::string_view needs) {
   refuse(f.use_dora, "use_dora");
   refuse(f.init_lora_weights != "true", "init_lora_weights");
   refuse(!f.modules_to_save.empty(), "modules_to_save");
+  refuse(f.peft_type != "lora", "peft_type");
+  if (const char* flag = first_adalora_flag(f)) refuse(true, flag);
 }
 
 }  // namespace tessera::train

@@ -91,6 +91,9 @@ void check_llava(const TrainConfig& c) {
   }
   if (!c.lora_enable) check_no_adapter(c.adapter, "--lora_enable");
   if (c.lora_enable && c.lora_r == 0) throw RequestError("--lora_enable needs a --lora_r above 0");
+  if (c.tune_mm_mlp_adapter && c.adapter.num_virtual_tokens > 0) {
+    throw RequestError("--tune_mm_mlp_adapter trains the projector alone and contradicts --num_virtual_tokens");
+  }
   if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower && !c.tune_mm_mlp_and_vision_tower) {
     throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
   }
@@ -105,9 +108,13 @@ void check_trained(const TrainConfig& c) {
   if (c.train_scope == "full" && c.lora_r > 0) {
     throw RequestError("--train_scope full trains every parameter: pass --lora_r 0 with it");
   }
+  if (c.train_scope == "full" && c.adapter.num_virtual_tokens > 0)
+    throw RequestError("--train_scope full trains every parameter and contradicts --num_virtual_tokens");
+  (void)prefix_of(c.adapter);
   if (c.lora_r == 0) {
     check_no_adapter(c.adapter);
-    if (c.train_scope == "lora") throw RequestError("--train_scope lora needs --lora_r above 0");
+    if (c.train_scope == "lora" && c.adapter.num_virtual_tokens == 0)
+      throw RequestError("--train_scope lora needs --lora_r or --num_virtual_tokens above 0");
   }
   if (c.lora_r > 0 && c.lora_target_modules.empty() && c.adapter.target_modules.empty()) {
     throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);

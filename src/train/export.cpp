@@ -6,12 +6,14 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "tessera/adapt/base_start.hpp"
 #include "tessera/adapt/peft_config.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_writer.hpp"
 #include "tessera/io/names.hpp"
 #include "tessera/io/safetensors.hpp"
+#include "tessera/io/tensor_file.hpp"
 #include "tessera/io/torch_writer.hpp"
 
 namespace tessera::train {
@@ -68,11 +70,22 @@ std::vector<std::size_t> units_where(const nn::ModelLayout& layout,
   return out;
 }
 
+std::vector<std::int64_t> exported_shape(const LoadedModel& model, const nn::ParamState& p) {
+  if (model.start) return adapt::converted_shape(p);
+  return model.lora ? adapt::saved_shape(*model.lora, p) : p.shape;
+}
+
+// Of what is gathered.
+at::Tensor exported_value(const LoadedModel& model, const nn::ParamState& p) {
+  if (model.start) return adapt::converted(p, p.value(), *model.start);
+  return model.lora ? adapt::saved_part(*model.lora, p, p.value()) : p.value();
+}
+
 std::vector<io::TensorInfo> table_of(const LoadedModel& model, const std::function<bool(const nn::ParamState&)>& wanted,
                                      const std::function<std::string(const nn::ParamState&)>& file_name) {
   std::vector<io::TensorInfo> table;
   for (const auto& p : model.layout->params()) {
-    if (wanted(*p)) table.push_back({file_name(*p), io::Elem::f32, p->shape});
+    if (wanted(*p)) table.push_back({file_name(*p), io::Elem::f32, exported_shape(model, *p)});
   }
   return table;
 }
@@ -87,8 +100,8 @@ void export_parameters(LoadedModel& model, const std::function<bool(const nn::Pa
   for (const auto u : units_where(*model.layout, wanted)) {
     with_unit(model, u, [&](const nn::ParamState& p) {
       if (!wanted(p)) return;
-      const auto host = on_host(p.value(), at::kFloat);
-      write(io::TensorInfo{file_name(p), io::Elem::f32, p.shape}, host.const_data_ptr());
+      const auto host = on_host(exported_value(model, p), at::kFloat);
+      write(io::TensorInfo{file_name(p), io::Elem::f32, exported_shape(model, p)}, host.const_data_ptr());
     });
   }
   comm::on_rank_zero(control, [&] { commit(); });
@@ -120,19 +133,17 @@ void export_torch(LoadedModel& model, const fs::path& path, const std::function<
       [&](const io::TensorInfo& info, const void* data) { writer->write(info, data); }, [&] { writer->commit(); });
 }
 
-bool is_adapter(const LoadedModel& model, const nn::ParamState& p) {
+bool is_lora(const LoadedModel& model, const nn::ParamState& p) {
   return model.lora && p.unit == model.lora->unit;
+}
+
+bool is_adapter(const LoadedModel& model, const nn::ParamState& p) {
+  return is_lora(model, p) || (model.prefix && p.unit == model.prefix->unit);
 }
 
 bool is_saved_with_adapter(const LoadedModel& model, const nn::ParamState& p) {
   return model.lora && std::any_of(model.lora->saved.begin(), model.lora->saved.end(),
                                    [&](const nn::Param& saved) { return saved.get() == &p; });
-}
-
-adapt::LoraTensors tensors_of(const adapt::LoraLayer& layer) {
-  adapt::LoraTensors out{layer.a->value(), layer.b->value(), {}, layer.scaling};
-  if (layer.magnitude) out.magnitude = layer.magnitude->value();
-  return out;
 }
 
 bool in_transformers_form(const LoadedModel& model) {
@@ -213,21 +224,29 @@ void write_config(const LoadedModel& model, const fs::path& dir, const std::stri
 
 // adapter_config.json. Over a model in transformers' form its layers have the names of transformers' modules, each
 // named whole: a pattern would match layers of the tower as well.
-std::string adapter_config(const LoadedModel& model, const std::string& base_model) {
-  const auto text = adapt::peft_config_json(*model.lora, base_model);
+std::string adapter_config(const LoadedModel& model, const adapt::Lora& lora, const std::string& base_model) {
+  const auto text = adapt::peft_config_json(lora, base_model);
   if (!in_transformers_form(model)) return text;
   auto json = nlohmann::json::parse(text);
-  const auto& config = model.lora->config;
+  const auto& config = lora.config;
   json["target_modules"] = nlohmann::json::array();
-  for (const char* key : {"rank_pattern", "alpha_pattern"}) json[key] = nlohmann::json::object();
   for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform"}) json[key] = nullptr;
-  for (const auto& layer : model.lora->layers) {
+  auto ranks = nlohmann::json::object();
+  auto alphas = nlohmann::json::object();
+  for (const auto& layer : lora.layers) {
     const auto name = module_name(model, layer.target->name);
     const auto own = config.layer(layer.target->name);
     json["target_modules"].push_back(name);
-    if (own.rank != config.rank) json["rank_pattern"][name] = own.rank;
-    if (own.alpha != config.alpha) json["alpha_pattern"][name] = own.alpha;
+    if (config.adalora) continue;
+    if (own.rank != config.rank) ranks[name] = own.rank;
+    if (own.alpha != config.alpha) alphas[name] = own.alpha;
   }
+  // AdaLoRA's pattern says which triplets of a layer are left.
+  if (config.adalora && json["rank_pattern"].is_object()) {
+    for (const auto& [name, kept] : json["rank_pattern"].items()) ranks[module_name(model, name)] = kept;
+  }
+  if (!json["rank_pattern"].is_null()) json["rank_pattern"] = std::move(ranks);
+  json["alpha_pattern"] = std::move(alphas);
   for (auto& name : json["modules_to_save"]) {
     if (name == "mm_projector") name = "multi_modal_projector";
   }
@@ -240,13 +259,30 @@ void export_adapter(LoadedModel& model, const std::string& base_model, const fs:
                     const std::string& precision) {
   export_safetensors(
       model, dir / "adapter_model.safetensors",
-      [&](const nn::ParamState& p) { return is_adapter(model, p) || is_saved_with_adapter(model, p); },
+      [&](const nn::ParamState& p) { return is_lora(model, p) || is_saved_with_adapter(model, p); },
       [&](const nn::ParamState& p) { return adapt::peft_file_name(module_name(model, p.name)); });
   comm::on_rank_zero(model.engine->control(), [&] {
-    write_file(dir / "adapter_config.json", adapter_config(model, base_model));
+    const adapt::Lora lora = model.start ? adapt::converted(*model.lora) : *model.lora;
+    write_file(dir / "adapter_config.json", adapter_config(model, lora, base_model));
     // LLaVA's loader looks for it there.
     if (!in_transformers_form(model)) write_file(dir / "config.json", language_config(model, precision).dump(2) + "\n");
   });
+}
+
+void export_prefix(LoadedModel& model, const std::string& base_model, const fs::path& dir) {
+  std::exception_ptr failed;
+  model.engine->with_gathered(model.prefix->unit, true, [&] {
+    if (model.engine->control().rank() != 0) return;
+    try {
+      make_directories(dir);
+      const at::Tensor product = on_host(adapt::prompt_embeddings(*model.prefix), at::kFloat);
+      io::write_tensors(dir / "adapter_model.safetensors", {{adapt::kPromptEmbeddings, product}});
+      write_file(dir / "adapter_config.json", adapt::prefix_config_json(*model.prefix, base_model));
+    } catch (...) {
+      failed = std::current_exception();
+    }
+  });
+  comm::agree(model.engine->control(), failed);
 }
 
 void export_other_trained(LoadedModel& model, const fs::path& dir) {
@@ -308,7 +344,7 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
         const at::NoGradGuard no_grad;
         const auto found = adapted.find(&p);
         const auto whole =
-            found == adapted.end() ? p.value() : adapt::merged_rows(p.value(), tensors_of(*found->second), 0);
+            found == adapted.end() ? p.value() : adapt::merged_rows(p.value(), adapt::bound_tensors(*found->second), 0);
         const auto host = on_host(whole, type);
         writer->write(file_name(model, p.name), 0, host.numel(), host.const_data_ptr());
       });

@@ -34,7 +34,7 @@ class LisaRecipe final : public Recipe {
   std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout&) const override {
     if (config_.lora_r == 0) return std::nullopt;
     auto lora = lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
-    apply(config_.adapter, lora);
+    apply(config_.adapter, lora, config_.total_steps());
     return lora;
   }
 
@@ -43,8 +43,8 @@ class LisaRecipe final : public Recipe {
     for (const auto& p : layout.params()) {
       const bool decoder = p->name.find(".mask_decoder.") != std::string::npos && !layout.unit(p->unit).fused;
       if (!config_.train_mask_decoder && decoder) p->trainable = false;
-      // LISA without LoRA leaves the language model itself to be trained.
-      const bool language = is_language(p->name);
+      // LISA without LoRA leaves the language model itself to be trained; a prefix stands for LoRA.
+      const bool language = is_language(p->name) && config_.adapter.num_virtual_tokens == 0;
       if (config_.train_scope == "lisa" && config_.lora_r == 0 && language && !p->buffer) p->trainable = true;
     }
   }

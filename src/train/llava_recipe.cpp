@@ -75,10 +75,10 @@ class LlavaRecipe final : public Recipe {
 
   // LLaVA's find_all_linear_names: every linear layer of the language model but the head.
   std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout& layout) const override {
-    if (!config_.lora_enable) return std::nullopt;
+    if (!config_.lora_enable || config_.lora_r == 0) return std::nullopt;
     auto out = lora_config(config_.lora_r, config_.lora_alpha, config_.lora_dropout, config_.lora_target_modules);
     if (config_.lora_target_modules == "all-linear") name_language_layers(layout, out);
-    apply(config_.adapter, out);
+    apply(config_.adapter, out, config_.total_steps());
     // PEFT loads the projector with an adapter over transformers' model; LLaVA's own loader takes it from another file.
     std::replace(out.modules_to_save.begin(), out.modules_to_save.end(), std::string("multi_modal_projector"),
                  std::string("mm_projector"));
@@ -91,7 +91,8 @@ class LlavaRecipe final : public Recipe {
   static void name_language_layers(const nn::ModelLayout& layout, adapt::LoraConfig& out) {
     out.targets.clear();
     out.match = adapt::TargetMatch::exact;
-    for (const auto& linear : layout.linears()) {
+    for (const auto& linear : layout.layers()) {
+      if (linear->kind != nn::LayerKind::linear) continue;
       const std::string name = linear->name + ".";
       if (!has(name, kProjector) && !has(name, kTower) && linear->name != "lm_head")
         out.targets.push_back(linear->name);
@@ -215,7 +216,7 @@ class LlavaRecipe final : public Recipe {
     const bool tower = config_.unfreeze_mm_vision_tower || config_.tune_mm_mlp_and_vision_tower;
     if (has(p.name, kTower)) return tower && !layout.unit(p.unit).idle;
     if (config_.tune_mm_mlp_adapter || config_.tune_mm_mlp_and_vision_tower) return false;
-    if (config_.lora_enable) return false;
+    if (config_.lora_enable || config_.adapter.num_virtual_tokens > 0) return false;
     return !config_.freeze_backbone || p.name == "lm_head.weight";
   }
 

@@ -56,6 +56,7 @@ std::string to_json_line(const StepMetrics& m) {
                        {"bytes_gathered", m.bytes_gathered},
                        {"bytes_reduced", m.bytes_reduced},
                        {"peak_bytes", m.peak_bytes}};
+  if (m.orth_reg) line["orth_reg"] = number(*m.orth_reg);
   if (m.skipped) line["skipped"] = true;
   if (!m.skip_reason.empty()) line["skip_reason"] = m.skip_reason;
   if (m.loss_scale != 1) line["loss_scale"] = m.loss_scale;

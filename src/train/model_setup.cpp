@@ -4,6 +4,7 @@
 #include <set>
 
 #include "dora_start.hpp"
+#include "tessera/adapt/base_start.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/progress.hpp"
@@ -24,8 +25,9 @@ bool contains(const std::string& name, std::string_view part) {
   return name.find(part) != std::string::npos;
 }
 
-void settle_what_trains(LoadedModel& m) {
+void settle_what_trains(LoadedModel& m, const TrainConfig& config) {
   if (const auto lora = m.recipe->adapters(*m.layout)) m.lora = adapt::attach_lora(*m.layout, *lora);
+  if (const auto prefix = prefix_of(config.adapter)) m.prefix = adapt::attach_prefix(*m.layout, *prefix);
   m.recipe->mark_trained(*m.layout);
   if (m.lora) {
     for (const auto& p : m.lora->saved) p->trainable = !p->buffer;
@@ -35,12 +37,15 @@ void settle_what_trains(LoadedModel& m) {
   }
 }
 
-shard::LoadPolicy policy_of(const Recipe& recipe, const TrainConfig& config, std::uint64_t seed, int rank) {
+shard::LoadPolicy policy_of(const Recipe& recipe, const nn::ModelLayout& layout, const TrainConfig& config,
+                            std::uint64_t seed, int rank) {
   shard::LoadPolicy policy;
   policy.seed = seed;
   policy.progress = progress_style(rank);
   const bool any = config.random_init;
-  policy.may_initialize = [&recipe, any](const nn::ParamState& p) { return any || recipe.may_be_new(p); };
+  policy.may_initialize = [&recipe, &layout, any](const nn::ParamState& p) {
+    return any || layout.unit(p.unit).fused || recipe.may_be_new(p);  // adapters begin here
+  };
   policy.may_extend_rows = [](const nn::ParamState& p) {
     return p.name == "model.embed_tokens.weight" || p.name == "transformer.wte.weight" || p.name == "lm_head.weight";
   };
@@ -155,19 +160,25 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                                .tokenizer = std::move(tokenizer),
                                .layout = std::make_unique<nn::ModelLayout>(),
                                .lora = {},
+                               .prefix = {},
+                               .start = {},
                                .engine = nullptr,
                                .plan = {}});
     auto& own = *loaded->recipe;
     own.build(*loaded->layout);
     loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder()).has_value();
-    if (for_training) settle_what_trains(*loaded);
+    if (for_training) settle_what_trains(*loaded, config);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
                                micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)));
     for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
-    const auto weights = own.open_weights();
-    report(loaded->engine->load(*weights, policy_of(own, config, seed, fabric.rank())), *loaded->layout, fabric.rank(),
-           log);
+    auto weights = own.open_weights();
+    if (loaded->lora && loaded->lora->config.starts_in_base()) {
+      loaded->start = adapt::started_source(weights, adapt::base_start(*loaded->lora, seed), true);
+      weights = loaded->start;
+    }
+    report(loaded->engine->load(*weights, policy_of(own, *loaded->layout, config, seed, fabric.rank())),
+           *loaded->layout, fabric.rank(), log);
   });
   loaded->engine->settle();
   if (loaded->lora) start_magnitudes(*loaded->engine, *loaded->lora);

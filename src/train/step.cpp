@@ -157,6 +157,7 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimiz
   StepMetrics metrics;
   metrics.step = step;
   metrics.loss_scale = scaler.scale();
+  if (config.adalora != nullptr) metrics.orth_reg = config.adalora->regularise(scaler.scale());
   const auto gradients = engine.check_gradients();
   metrics.grad_norm = gradients.norm / scaler.scale();
   metrics.skipped = !gradients.finite;
@@ -164,7 +165,9 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimiz
     metrics.skip_reason = fmt::format("rank {}, parameter {}", gradients.rank, gradients.parameter);
   }
   const auto update = TraceLog::Clock::now();
-  if (!metrics.skipped) optimizer.step(shard::clip_scale(metrics.grad_norm, config.max_grad_norm) / scaler.scale());
+  const double grad_scale = shard::clip_scale(metrics.grad_norm, config.max_grad_norm) / scaler.scale();
+  if (!metrics.skipped) optimizer.step(grad_scale);
+  if (!metrics.skipped && config.adalora != nullptr) config.adalora->allocate(step, grad_scale);
   if (config.trace != nullptr) {
     config.trace->add(TraceLog::Row::compute, "optimizer", update, TraceLog::Clock::now());
   }
@@ -173,6 +176,7 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimiz
 
   sums.over_all_ranks(control);
   metrics.loss = sums.sums[0].value();
+  if (metrics.orth_reg) metrics.loss += config.adalora->weight() * *metrics.orth_reg;
   metrics.ce_loss = sums.sums[1].value();
   metrics.mask_bce_loss = sums.sums[2].value();
   metrics.mask_dice_loss = sums.sums[3].value();

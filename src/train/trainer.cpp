@@ -35,6 +35,11 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+std::optional<AdaLora> adalora_of(LoadedModel& model) {
+  if (!model.lora || !model.lora->config.adalora) return std::nullopt;
+  return std::optional<AdaLora>(std::in_place, *model.engine, *model.lora);
+}
+
 class Trainer {
  public:
   Trainer(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log)
@@ -55,6 +60,7 @@ class Trainer {
                                       })),
         groups_(model_.recipe->param_groups(*model_.layout)),
         optimizer_(*model_.engine, optimizer_of(config_), groups_.groups, groups_.group_of),
+        adalora_(adalora_of(model_)),
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
         writer_(*model_.engine, optimizer_, model_.frozen_digest, {.background = config_.async_save}),
         run_log_(config_, log, fabric.rank()),
@@ -186,6 +192,7 @@ class Trainer {
     step_ = info.step;
     validation_.restore(state);
     scaler_.restore(state.value("loss_scale", scaler_.scale()), state.value("loss_scale_steps", std::int64_t{0}));
+    if (adalora_) adalora_->restore(state.value("adalora", std::string()));
     loader_->seek(step_);
     log_.info("going on from {} at step {} (written by {} ranks)", from.string(), step_, info.ranks);
   }
@@ -217,6 +224,7 @@ class Trainer {
     step_config.max_grad_norm = config_.max_grad_norm;
     step_config.seed = request_.seed;
     step_config.trace = trace_ ? &*trace_ : nullptr;
+    step_config.adalora = adalora_ ? &*adalora_ : nullptr;
     auto metrics = run_step(*model_.recipe, *model_.engine, optimizer_, micro, step, step_config, scaler_);
     const auto after = traffic();
     metrics.bytes_gathered = after.first - before.first;
@@ -256,6 +264,7 @@ class Trainer {
                          {"loss_scale", scaler_.scale()},
                          {"loss_scale_steps", scaler_.sound_steps()}};
     validation_.put_state(state);
+    if (adalora_) state["adalora"] = adalora_->state();
     return state.dump();
   }
 
@@ -282,6 +291,7 @@ class Trainer {
 
   void finish() {
     if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter", config_.precision);
+    if (model_.prefix) export_prefix(model_, config_.version, folder_ / "prefix");
     if (config_.tune_mm_mlp_adapter) {
       export_projector(model_, folder_);
     } else {
@@ -306,6 +316,7 @@ class Trainer {
   std::unique_ptr<data::Loader> loader_;
   ParamGroups groups_;  // with the peaks of their rates
   shard::Optimizer optimizer_;
+  std::optional<AdaLora> adalora_;
   LossScaler scaler_;
   shard::CheckpointWriter writer_;
   RunLog run_log_;

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "nn/support.hpp"
+#include "support/live_bytes.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/nn/dropout.hpp"
 #include "tessera/nn/runner.hpp"
@@ -53,6 +54,20 @@ TEST(Lora, StartsWithoutEffect) {
   nn::materialize(m.layout, 1);
   const at::Tensor x = at::randn({2, 4, 7});
   EXPECT_LT(distance(m.q(x, {}), x.matmul(m.q.state().weight->value().t())), 1e-6);
+}
+
+TEST(Lora, KeepsTheLowRankProductAloneForBackward) {
+  nn::ModelLayout layout;
+  const nn::Linear layer(nn::Scope(layout, layout.add_unit("unit"), ""), "q_proj", 96, 80, true);
+  attach_lora(layout, rank_three());
+  for (const nn::Param& param : layout.params()) param->trainable = layout.unit(param->unit).fused;
+  nn::materialize(layout, 1);
+  const at::Tensor x = at::randn({5, 40, 96}).requires_grad_();
+  const testing_support::LiveBytes live;
+  const at::Tensor y = layer(x, {});
+  constexpr std::int64_t kProduct = 5 * 40 * 3 * 4, kScalars = 256;
+  EXPECT_GE(live.count() - static_cast<std::int64_t>(y.nbytes()), kProduct);
+  EXPECT_LE(live.count() - static_cast<std::int64_t>(y.nbytes()), kProduct + kScalars);
 }
 
 TEST(Lora, LeavesLisasTowersAlone) {

@@ -33,7 +33,7 @@ TEST(PeftConfig, ReadsPeftsConfigurationAndRefusesWhatItCannotDo) {
   for (const char* text :
        {R"({"peft_type": "IA3", "r": 4, "lora_alpha": 8})", R"({"peft_type": "LORA", "lora_alpha": 8})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_bias": true})",
-        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa"})",
+        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa_niter_4"})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"q": "many"}})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "all"})",
         R"({"peft_type": "LORA", "r": "4", "lora_alpha": 8})"}) {

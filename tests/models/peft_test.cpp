@@ -59,6 +59,19 @@ adapt::LoraConfig config_of(const std::string& kind) {
     config.dora = true;
     return config;
   }
+  if (kind == "embedding") return pefts(TargetMatch::suffix, {"embed_tokens", "q_proj"});
+  if (kind == "adalora") {
+    auto config = pefts(TargetMatch::suffix, {"q_proj", "down_proj"});
+    config.adalora.emplace();
+    config.adalora->init_r = 4;
+    config.adalora->target_r = 2;
+    config.adalora->total_step = 10;
+    config.adalora->rank_pattern = {{"model.layers.0.self_attn.q_proj", {true, false, true, true}},
+                                    {"model.layers.0.mlp.down_proj", {false, false, true, false}},
+                                    {"model.layers.1.self_attn.q_proj", {false, false, false, false}},
+                                    {"model.layers.1.mlp.down_proj", {true, true, true, true}}};
+    return config;
+  }
   if (kind == "saved") {
     auto config = pefts(TargetMatch::suffix, {"v_proj"});
     config.modules_to_save = {"lm_head", "model.norm"};
@@ -80,11 +93,27 @@ void write_adapter(const fs::path& base, const fs::path& adapter, const adapt::L
     param->init = nn::Init::normal(0.3);
     at::Tensor value = at::empty(param->shape, at::kFloat);
     nn::fill_init(*param, 9, 0, param->numel(), value.data_ptr<float>());
-    tensors[adapt::peft_file_name(param->name)] = value;
+    const at::Tensor saved = adapt::saved_part(lora, *param, value).contiguous();
+    EXPECT_EQ(saved.sizes(), at::IntArrayRef(adapt::saved_shape(lora, *param)));
+    tensors[adapt::peft_file_name(param->name)] = saved;
   }
   fs::create_directories(adapter);
   io::write_tensors(adapter / "adapter_model.safetensors", tensors);
   testing_support::write_file(adapter / "adapter_config.json", adapt::peft_config_json(lora, base.string()));
+}
+
+/// A prefix of our own making.
+void write_prefix(const fs::path& base, const fs::path& adapter) {
+  ForwardRequest request;
+  request.model = base;
+  const auto model = ForwardModel::open(request);
+  const adapt::Prefix prefix = adapt::attach_prefix(model->layout(), {.num_virtual_tokens = 3});
+  const nn::ParamState& param = *prefix.embedding;
+  at::Tensor value = at::empty(param.shape, at::kFloat);
+  nn::fill_init(param, 9, 0, param.numel(), value.data_ptr<float>());
+  fs::create_directories(adapter);
+  io::write_tensors(adapter / "adapter_model.safetensors", {{adapt::kPromptEmbeddings, value}});
+  testing_support::write_file(adapter / "adapter_config.json", adapt::prefix_config_json(prefix, base.string()));
 }
 
 struct Written {
@@ -92,7 +121,7 @@ struct Written {
   fs::path base = golden_model("lora_query_value");
   std::string adapter = (dir / "adapter").string(), outputs = (dir / "outputs.safetensors").string();
   explicit Written(const std::string& kind) {
-    write_adapter(base, adapter, config_of(kind));
+    kind == "prefix" ? write_prefix(base, adapter) : write_adapter(base, adapter, config_of(kind));
     const at::Tensor ids = at::arange(2 * 9, at::kLong).mul(7).remainder(31).view({2, 9});
     ForwardRequest request;
     request.model = base;
@@ -120,6 +149,7 @@ TEST_P(Peft, LoadsOurAdapterAndComputesTheSame) {
 }
 
 TEST_P(Peft, TransformersLoadsOurMergedModelAndComputesTheSame) {
+  if (std::string(GetParam()) == "prefix") return;  // no weights hold a prefix
   const Written w(GetParam());
   const std::string merged = (w.dir / "merged").string();
   adapt::merge_folder({w.base, {w.adapter}, merged});
@@ -128,7 +158,8 @@ TEST_P(Peft, TransformersLoadsOurMergedModelAndComputesTheSame) {
   EXPECT_EQ(result.status, 0) << result.output;
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Peft, testing::Values("substrings", "patterns", "indices", "dora", "saved"),
+INSTANTIATE_TEST_SUITE_P(Models, Peft,
+                         testing::Values("substrings", "patterns", "indices", "dora", "saved", "embedding", "adalora", "prefix"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace

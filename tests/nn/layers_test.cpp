@@ -28,8 +28,8 @@ TEST(Linear, IsMatrixProductAndBiasUnderItsNames) {
   const at::Tensor wanted =
       x.matmul(f.layout.find("m.fc.weight")->value().t()).add(f.layout.find("m.fc.bias")->value());
   EXPECT_LT(distance(linear(x, {}), wanted), 1e-5);
-  ASSERT_EQ(f.layout.linears().size(), 1U);
-  EXPECT_EQ(f.layout.linears()[0]->name, "m.fc");
+  ASSERT_EQ(f.layout.layers().size(), 1U);
+  EXPECT_EQ(f.layout.layers()[0]->name, "m.fc");
 }
 
 TEST(Linear, NamesItsWeightWhenItsUnitIsNotGathered) {
@@ -54,18 +54,33 @@ TEST(Linear, ATiedOneUsesTheEmbeddingsWeight) {
 }
 
 /// Doubles what it is given.
-class Doubling final : public LinearAdapter {
+class Doubling final : public LayerAdapter {
  public:
   at::Tensor apply(const at::Tensor&, const at::Tensor& base, const ForwardContext&) const override {
     return base.mul(2.0);
   }
 };
 
+TEST(Layers, EveryKindIsListedAndPassesItsOutputThroughItsAdapter) {
+  Fixture f;
+  const Embedding table(f.scope, "table", 7, 4, Init::normal(1.0));
+  const Conv2d conv(f.scope, "conv", {.in = 2, .out = 3, .kernel = 2, .stride = 2});
+  materialize(f.layout, 1);
+  ASSERT_EQ(f.layout.layers().size(), 2U);
+  EXPECT_EQ(f.layout.layers()[0]->kind, LayerKind::embedding);
+  EXPECT_EQ(f.layout.layers()[1]->kind, LayerKind::conv2d);
+  const at::Tensor ids = at::tensor({6, 0, 3}, at::kLong), x = at::randn({1, 2, 4, 4});
+  const at::Tensor rows = table(ids), picture = conv(x);
+  for (const auto& layer : f.layout.layers()) layer->adapter = std::make_shared<Doubling>();
+  EXPECT_LT(distance(table(ids), rows * 2.0), 1e-6);
+  EXPECT_LT(distance(conv(x), picture * 2.0), 1e-6);
+}
+
 TEST(Linear, ItsCrossEntropyIsThatOfItsOutput) {
   for (const int kind : {0, 1, 2}) {  // plain, with a bias, with an adapter
     Fixture f;
     const Linear head(f.scope, "head", 5, 7, kind == 1);
-    if (kind == 2) f.layout.linears()[0]->adapter = std::make_shared<Doubling>();
+    if (kind == 2) f.layout.layers()[0]->adapter = std::make_shared<Doubling>();
     materialize(f.layout, 1);
     const at::Tensor x = at::randn({4, 5}), targets = at::tensor({6, 0, 3, 3}, at::kLong);
     const at::Tensor wanted = at::cross_entropy_loss(head(x, {}), targets, {}, at::Reduction::Sum);

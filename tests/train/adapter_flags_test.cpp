@@ -60,6 +60,53 @@ TEST(AdapterFlags, EveryOtherFlagSetsItsPart) {
   EXPECT_EQ(config_of({"--modules_to_save", "lm_head,norm"}).modules_to_save, (Names{"lm_head", "norm"}));
 }
 
+TEST(AdapterFlags, AdapterMayBeginInTheBase) {
+  EXPECT_EQ(config_of({"--init_lora_weights", "olora"}).init, adapt::LoraInit::olora);
+  EXPECT_LT(config_of({"--init_lora_weights", "pissa"}).pissa_iterations, 0);
+  const auto config = config_of({"--init_lora_weights", "pissa_niter_16"});
+  EXPECT_EQ(config.init, adapt::LoraInit::pissa);
+  EXPECT_EQ(config.pissa_iterations, 16);
+  for (const char* text : {"pissa_niter_", "pissa_niter_-1", "eva"})
+    EXPECT_THROW(config_of({"--init_lora_weights", text}), RequestError) << text;
+}
+
+TEST(AdapterFlags, AdaLoraHasPeftsDefaultsAndItsFlags) {
+  EXPECT_FALSE(config_of({}).adalora.has_value());
+  adapt::LoraConfig config;
+  apply(parsed({"--peft_type", "adalora"}), config, 70);
+  ASSERT_TRUE(config.adalora.has_value());
+  EXPECT_EQ(config.adalora->init_r, 12);
+  EXPECT_EQ(config.adalora->target_r, 8);
+  EXPECT_EQ(config.adalora->total_step, 70);
+  config = config_of({"--peft_type",       "adalora", "--init_r",        "6",   "--target_r",      "3",
+                      "--tinit",           "5",       "--tfinal",        "7",   "--deltaT",        "2",
+                      "--total_step",      "90",      "--adalora_beta1", "0.5", "--adalora_beta2", "0.6",
+                      "--orth_reg_weight", "0.1"});
+  const adapt::AdaLoraConfig& c = *config.adalora;
+  EXPECT_EQ((std::vector{c.init_r, c.target_r, c.tinit, c.tfinal, c.delta_t, c.total_step}),
+            (std::vector<std::int64_t>{6, 3, 5, 7, 2, 90}));
+  EXPECT_EQ((std::vector{c.beta1, c.beta2, c.orth_reg_weight}), (std::vector{0.5, 0.6, 0.1}));
+  EXPECT_THROW(config_of({"--peft_type", "adalora", "--init_lora_weights", "gaussian"}), RequestError);
+  for (const char* flag : {"--target_r", "--init_r", "--tinit", "--tfinal", "--deltaT", "--total_step",
+                           "--adalora_beta1", "--adalora_beta2", "--orth_reg_weight"}) {
+    const auto text = message_of<RequestError>([&] { config_of({flag, "1"}); });
+    EXPECT_NE(text.find(std::string(flag) + " needs --peft_type adalora"), std::string::npos) << text;
+  }
+}
+
+TEST(AdapterFlags, APrefixIsAskedForByItsTokens) {
+  EXPECT_FALSE(prefix_of(parsed({})).has_value());
+  const auto prefix =
+      prefix_of(parsed({"--num_virtual_tokens", "9", "--prefix_projection", "--encoder_hidden_size", "7"}));
+  ASSERT_TRUE(prefix.has_value());
+  EXPECT_EQ(prefix->num_virtual_tokens, 9);
+  EXPECT_TRUE(prefix->prefix_projection);
+  EXPECT_EQ(prefix->encoder_hidden_size, 7);
+  for (const auto& args : {Names{"--prefix_projection"}, Names{"--encoder_hidden_size", "7"},
+                           Names{"--num_virtual_tokens", "9", "--encoder_hidden_size", "7"}})
+    EXPECT_THROW(prefix_of(parsed(args)), RequestError) << args.front();
+}
+
 TEST(AdapterFlags, WhatIsNoNumberOrNoPairIsRefusedByTheFlagsName) {
   for (const auto& args : {Names{"--layers_to_transform", "one"}, Names{"--rank_pattern", "q_proj"},
                            Names{"--rank_pattern", "q_proj=2.5"}, Names{"--alpha_pattern", "=3"}}) {
@@ -74,7 +121,7 @@ TEST(AdapterFlags, NoneMayBeSetWithoutLora) {
        {Names{"--target_modules", "q"}, Names{"--exclude_modules", "q"}, Names{"--layers_to_transform", "1"},
         Names{"--layers_pattern", "h"}, Names{"--rank_pattern", "q=1"}, Names{"--alpha_pattern", "q=1"},
         Names{"--use_rslora"}, Names{"--use_dora"}, Names{"--init_lora_weights", "gaussian"},
-        Names{"--modules_to_save", "lm_head"}}) {
+        Names{"--modules_to_save", "lm_head"}, Names{"--peft_type", "adalora"}, Names{"--init_r", "4"}}) {
     const auto text = message_of<RequestError>([&] { check_no_adapter(parsed(args)); });
     EXPECT_NE(text.find(args.front()), std::string::npos) << text;
   }

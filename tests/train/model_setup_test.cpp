@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,6 +14,7 @@
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/io/safetensors.hpp"
+#include "tessera/nn/layers.hpp"
 #include "train/toy_lisa.hpp"
 
 namespace tessera::train {
@@ -111,7 +114,10 @@ TEST(ModelSetup, AdaptersGoOnEveryPartOfTheModel) {
   config.adapter.target_modules = {"all-linear"};
   config.adapter.modules_to_save = {"text_hidden_fcs"};
   const auto model = job.load(config);
-  EXPECT_EQ(model.lora->layers.size(), model.layout->linears().size() - 3);  // all but the head and the saved two
+  const auto& layers = model.layout->layers();
+  const auto linears = std::count_if(layers.begin(), layers.end(),
+                                     [](const auto& layer) { return layer->kind == nn::LayerKind::linear; });
+  EXPECT_EQ(static_cast<std::int64_t>(model.lora->layers.size()), linears - 3);  // all but the head and the saved two
   for (const auto& p : model.layout->params()) {
     EXPECT_EQ(p->trainable, names_any(p->name, {".lora_A.", ".lora_B.", "text_hidden_fcs"}) && !p->buffer) << p->name;
   }

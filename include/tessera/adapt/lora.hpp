@@ -1,19 +1,23 @@
 #pragma once
-/// LoRA and DoRA on chosen linear layers of a layout, with PEFT's names, configuration and initialisations.
+/// LoRA on chosen linear layers, embeddings and convolutions of a layout, DoRA and AdaLoRA on linear layers, with
+/// PEFT's names, configuration and initialisations.
 ///   LoRA: y = W x + b + scaling * B(A(dropout(x)))
 ///   DoRA: W + scaling * B A, every row scaled to the length that the magnitude vector m gives it; the length it had is
 ///         a constant to the gradient. With dropout the part that is added to W x + b sees the dropped-out x.
+///   AdaLoRA: y = W x + b + scaling * B(E A(dropout(x))), E diagonal (adalora.hpp).
 /// Shapes: r rank of a layer, in and out its sizes.
 /// Source: huggingface/peft tuners/lora; arXiv:2106.09685 (LoRA); arXiv:2312.03732 (rsLoRA); arXiv:2402.09353 (DoRA);
 /// which layers by default: dvlab-research/LISA train_ds.py.
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "tessera/adapt/adalora.hpp"
 #include "tessera/adapt/targets.hpp"
 #include "tessera/core/json.hpp"
 #include "tessera/nn/layers.hpp"
@@ -26,6 +30,10 @@ enum class LoraInit : std::uint8_t {
   kaiming,   ///< true: A uniform with bound 1/sqrt(in), B zero
   gaussian,  ///< "gaussian": A normal with deviation 1/r, B zero
   both,      ///< false: A as for true, B uniform with bound 1/sqrt(r), so that the adapter acts from the start
+             ///< (AdaLoRA: all three normal with deviation 1, where the others have E zero and 0.02 for A and B)
+  pissa,     ///< "pissa", "pissa_niter_N": the largest singular values of the base weight, which loses them
+             ///< (base_start.hpp)
+  olora,     ///< "olora": the first columns and rows of its QR decomposition, likewise
 };
 
 struct LoraConfig : Targets {
@@ -35,6 +43,8 @@ struct LoraConfig : Targets {
   bool rslora = false;  ///< scaling alpha/sqrt(rank) instead of alpha/rank
   bool dora = false;
   LoraInit init = LoraInit::kaiming;
+  std::int64_t pissa_iterations = -1;    ///< of pissa's randomised decomposition; below 0: the exact one
+  std::optional<AdaLoraConfig> adalora;  ///< its init_r is the rank then, for every layer
   /// Other ranks and alphas for some layers (targets.hpp: pattern_matches); the first key that matches counts.
   std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
@@ -49,13 +59,16 @@ struct LoraConfig : Targets {
   Layer layer(const std::string& name) const;
   double scaling(const Layer& layer) const;
   double scaling() const { return scaling({rank, alpha}); }
+  bool starts_in_base() const noexcept { return init == LoraInit::pissa || init == LoraInit::olora; }
 };
 
 /// One adapted layer.
 struct LoraLayer {
-  std::shared_ptr<nn::LinearState> target;
-  nn::Param a;          ///< [r, in],  "<layer>.lora_A.default.weight"
-  nn::Param b;          ///< [out, r], "<layer>.lora_B.default.weight"
+  std::shared_ptr<nn::LayerState> target;
+  /// [r, in], [out, r], "<layer>.lora_A.default.weight", …; AdaLoRA's names have no ".weight". Of a convolution
+  /// [r, in, k, k] and [out, r, 1, 1]; of an embedding of V rows [r, V], "<layer>.lora_embedding_A.default".
+  nn::Param a, b;
+  nn::Param e;          ///< [r, 1], "<layer>.lora_E.default"; null: no AdaLoRA
   nn::Param magnitude;  ///< [out], "<layer>.lora_magnitude_vector.default.weight"; null: no DoRA
   double scaling = 0;
 };
@@ -65,6 +78,7 @@ struct Lora {
   nn::UnitId unit = -1;  ///< the fused unit "adapters" that holds every A, B and magnitude
   std::vector<LoraLayer> layers;
   std::vector<nn::Param> saved;  ///< modules_to_save's weights
+  std::int64_t empty = 0;        ///< layers of an AdaLoRA that was read which have no triplet left, and no parameters
 };
 
 /// Appends the unit "adapters" to the layout, puts an adapter on every matching layer, marks its weights trainable and
@@ -77,7 +91,17 @@ Lora attach_lora(nn::ModelLayout& layout, const LoraConfig& config);
 /// Full names of the layers the configuration would adapt, in layout order.
 std::vector<std::string> lora_targets(const nn::ModelLayout& layout, const LoraConfig& config);
 
-/// The matrices of one layer, whole. magnitude undefined: no DoRA.
+/// AdaLoRA's regulariser: the mean over every A and B of orthogonality, a scalar with their graph. The weights are
+/// bound.
+at::Tensor orthogonality(const Lora& lora);
+
+/// What PEFT's file holds of an adapter's parameter: all of it, or, once AdaLoRA has a rank_pattern, the triplets that
+/// are left.
+std::vector<std::int64_t> saved_shape(const Lora& lora, const nn::ParamState& param);
+at::Tensor saved_part(const Lora& lora, const nn::ParamState& param, const at::Tensor& value);
+
+/// What one layer adds to its weight: scaling * B A, as it is added to the weight's rows (of a convolution flattened).
+/// AdaLoRA's E is multiplied into A, an embedding's are transposed and change places. magnitude undefined: no DoRA.
 struct LoraTensors {
   at::Tensor a;          ///< [r, in]
   at::Tensor b;          ///< [out, r]
@@ -85,7 +109,10 @@ struct LoraTensors {
   double scaling = 0;
 };
 
-/// rows [begin, begin+count) of the merged weight in W's dtype, computed in fp32. weight: these rows of W.
+/// Those of a layer whose parameters are bound.
+LoraTensors bound_tensors(const LoraLayer& layer);
+
+/// rows [begin, begin+count) of the merged weight in W's dtype and shape, computed in fp32. weight: these rows of W.
 at::Tensor merged_rows(const at::Tensor& weight, const LoraTensors& lora, std::int64_t begin);
 
 /// The length of every row of W + scaling * B A, fp32 [out], computed in fp32 by blocks of rows, so that the sum never

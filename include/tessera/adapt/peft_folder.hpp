@@ -32,6 +32,9 @@ using Rename = std::function<std::optional<std::string>(const std::string&)>;
 /// its magnitude), a rank that is not the configured one.
 PeftFolder open_peft_folder(const std::filesystem::path& folder, const Rename& rename);
 
+/// The weights that the adapter is for: `base`, or, where it began in them (PiSSA, OLoRA), what they have left.
+io::SourcePtr adapted_base(io::SourcePtr base, const PeftFolder& adapter);
+
 /// `base` with every adapted weight W read as what the adapter makes of it (fp32 arithmetic, W's type), and replaced
 /// ones replaced. A range is merged as it is read: nobody holds a whole weight. Throws RequestError: an adapted layer
 /// that base lacks, or whose shape does not fit.

@@ -1,10 +1,10 @@
 #pragma once
-/// Which layers of a layout get an adapter: PEFT's rules and LISA's, over the full names of the linear layers, whatever
-/// part of the model they are in (language model, vision tower, projector, SAM).
-/// Regular expressions are ECMAScript's, which agree with Python's `re` in all but lookbehind and named groups.
-/// Source: huggingface/peft tuners/tuners_utils.py (target_modules, exclude_modules, layers_to_transform,
-/// "all-linear"), utils/other.py (keys of rank_pattern and alpha_pattern); dvlab-research/LISA train_ds.py
-/// (substrings).
+/// Which layers of a layout get an adapter: PEFT's rules and LISA's, over the full names of the layers, whatever part
+/// of the model they are in (language model, vision tower, projector, SAM). LISA's substrings and PEFT's all-linear are
+/// for linear layers; names and expressions find embeddings and convolutions as well. Regular expressions are
+/// ECMAScript's, which agree with Python's `re` in all but lookbehind and named groups. Source: huggingface/peft
+/// tuners/tuners_utils.py (target_modules, exclude_modules, layers_to_transform, "all-linear"), utils/other.py (keys of
+/// rank_pattern and alpha_pattern); dvlab-research/LISA train_ds.py (substrings).
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -44,7 +44,7 @@ struct Targets {
 
 /// The layers that get an adapter, in layout order. Throws RequestError: nothing named, a target, an exclusion or a
 /// layer index that no layer has (with the nearest names), a malformed expression, rules that PEFT does not combine.
-std::vector<std::shared_ptr<nn::LinearState>> find_targets(const nn::ModelLayout& layout, const Targets& rules);
+std::vector<std::shared_ptr<nn::LayerState>> find_targets(const nn::ModelLayout& layout, const Targets& rules);
 
 /// Whether a key of rank_pattern or alpha_pattern is for this layer: the expression matches the name, or its end from a
 /// dot on. Throws RequestError for a malformed expression.

@@ -14,11 +14,13 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "tessera/adapt/peft_folder.hpp"
+#include "tessera/adapt/prefix.hpp"
 #include "tessera/io/sources.hpp"
 #include "tessera/io/tensor_file.hpp"
 #include "tessera/nn/runner.hpp"
@@ -29,7 +31,7 @@ using TensorMap = io::TensorMap;
 
 struct ForwardRequest {
   std::filesystem::path model;
-  std::vector<std::filesystem::path> adapters;  ///< PEFT folders
+  std::vector<std::filesystem::path> adapters;  ///< PEFT folders: one of LoRA or its kin, a prefix, or both
   bool merge = false;             ///< merge the adapters into the weights first, instead of running them beside
   std::string vision_tower;       ///< LISA: overrides mm_vision_tower
   std::string vision_pretrained;  ///< LISA: SAM's weights
@@ -60,8 +62,13 @@ class ForwardModel {
   /// Adds `grad.<file_name>`, copied to host memory.
   void put_gradient(TensorMap& outputs, const nn::ParamState& param, const at::Tensor& gradient) const;
 
-  /// Throws RequestError for a missing or unknown input and for shapes that do not fit, before any unit runs.
-  virtual Result run(const TensorMap& inputs, nn::UnitRunner& runner) const = 0;
+  /// Throws RequestError for a missing or unknown input and for shapes that do not fit, before any unit runs. With an
+  /// AdaLoRA there is `orth_reg`, its regulariser, and where the inputs have no cotangent, objective and `loss` have it
+  /// in, times orth_reg_weight, as PEFT's loss does.
+  Result run(const TensorMap& inputs, nn::UnitRunner& runner) const;
+  /// The adapter that is run beside the weights; null: none.
+  adapt::Lora* lora() { return lora_ ? &*lora_ : nullptr; }
+  const adapt::Prefix* prefix() const { return prefix_ ? &*prefix_ : nullptr; }
 
  protected:
   ForwardModel();
@@ -71,7 +78,10 @@ class ForwardModel {
   nn::ModelLayout layout_;
 
  private:
+  virtual Result compute(const TensorMap& inputs, nn::UnitRunner& runner) const = 0;
   void attach_adapters(const ForwardRequest& request);
+  void attach_lora(const adapt::PeftFolder& adapter);
+  void attach_prefix(const std::filesystem::path& folder);
   void mark(const ForwardRequest& request);
   virtual bool trained_by_recipe(const nn::ParamState& param) const;
 
@@ -79,7 +89,8 @@ class ForwardModel {
   adapt::Rename rename_;
   std::map<std::string, std::string> file_names_;  ///< by our name
   std::set<std::string> trained_whole_;            ///< the adapters' modules_to_save
-  bool has_adapters_ = false;
+  std::optional<adapt::Lora> lora_;
+  std::optional<adapt::Prefix> prefix_;
 };
 
 /// `grad_norm_total`: the root of the sum of squares of all `grad.*` that are there.

@@ -15,6 +15,7 @@
 #include "tessera/nn/causal.hpp"
 #include "tessera/nn/functional.hpp"
 #include "tessera/nn/layers.hpp"
+#include "tessera/nn/prefix.hpp"
 #include "tessera/nn/runner.hpp"
 
 namespace tessera::models {
@@ -63,6 +64,7 @@ class LlamaLayer {
   LlamaLayer(const nn::Scope& scope, const LlamaConfig& config, std::int64_t index);
   /// x [B,T,D].
   at::Tensor operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
+  std::int64_t prefix_length() const { return attention_->prefix_length(); }
 
  private:
   at::Tensor attend(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
@@ -72,6 +74,7 @@ class LlamaLayer {
   std::int64_t heads_;
   std::int64_t kv_heads_;
   nn::Activation activation_;
+  std::shared_ptr<nn::AttentionState> attention_;
   nn::RmsNorm input_norm_, post_norm_;
   nn::Linear q_, k_, v_, o_, gate_, up_, down_;
 };

@@ -15,6 +15,7 @@
 #include "tessera/models/language_model.hpp"
 #include "tessera/nn/causal.hpp"
 #include "tessera/nn/layers.hpp"
+#include "tessera/nn/prefix.hpp"
 #include "tessera/nn/runner.hpp"
 
 namespace tessera::models {
@@ -46,6 +47,7 @@ class MptLayer {
  public:
   MptLayer(const nn::Scope& scope, const MptConfig& config, std::int64_t index);
   at::Tensor operator()(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const;  ///< [B,T,D]
+  std::int64_t prefix_length() const { return attention_->prefix_length(); }
 
  private:
   at::Tensor attend(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const;
@@ -55,6 +57,7 @@ class MptLayer {
   double eps_;
   std::optional<double> clip_qkv_;
   std::optional<double> softmax_scale_;
+  std::shared_ptr<nn::AttentionState> attention_;
   nn::Param norm_1_, norm_2_;
   nn::Linear qkv_, out_, up_, down_;
 };

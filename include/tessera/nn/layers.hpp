@@ -13,22 +13,36 @@
 
 namespace tessera::nn {
 
-/// What sits on a linear layer beside its weight (LoRA and its kin).
-class LinearAdapter {
+/// What sits on a layer beside its weight (LoRA and its kin).
+class LayerAdapter {
  public:
-  virtual ~LinearAdapter() = default;
-  /// x [..., in] is the layer's input, base [..., out] its plain product. Returns what the layer returns.
+  virtual ~LayerAdapter() = default;
+  /// x is the layer's input (of a linear layer [..., in], of an embedding ids, of a convolution [B, in, H, W]), base
+  /// what it returns without the adapter. Returns what the layer returns.
   virtual at::Tensor apply(const at::Tensor& x, const at::Tensor& base, const ForwardContext& ctx) const = 0;
 };
 
-/// The shared part of a linear layer: what ModelLayout::linears() lists, so that adapters find their targets.
-struct LinearState {
-  std::string name;  ///< full, without ".weight": "model.layers.3.self_attn.q_proj"
+struct ConvShape {
   std::int64_t in = 0;
   std::int64_t out = 0;
-  Param weight;  ///< [out, in]
-  Param bias;    ///< [out] or null
-  std::shared_ptr<const LinearAdapter> adapter;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  bool bias = true;
+};
+
+enum class LayerKind : std::uint8_t { linear, embedding, conv2d };
+
+/// The shared part of a layer: what ModelLayout::layers() lists, so that adapters find their targets.
+struct LayerState {
+  std::string name;  ///< full, without ".weight": "model.layers.3.self_attn.q_proj"
+  LayerKind kind = LayerKind::linear;
+  std::int64_t in = 0;   ///< of an embedding the number of its rows, of a convolution its input channels
+  std::int64_t out = 0;  ///< of an embedding the length of its rows
+  ConvShape conv;        ///< of a convolution
+  Param weight;          ///< [out, in]; of an embedding [in, out], of a convolution [out, in, kernel, kernel]
+  Param bias;            ///< [out] or null
+  std::shared_ptr<const LayerAdapter> adapter;
 };
 
 /// y = x W^T + b, then the adapter if there is one. Copies share one state.
@@ -43,12 +57,12 @@ class Linear {
   /// Sum of the cross-entropies in fp32 of this layer's output as logits, without keeping them where nothing is added
   /// to the plain product (weighted.hpp). x [n, in], targets i64 [n].
   at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const;
-  const LinearState& state() const { return *state_; }
+  const LayerState& state() const { return *state_; }
   /// A layer whose weight is another layer's (tied embeddings).
   static Linear tied(std::string name, Param weight);
 
  private:
-  std::shared_ptr<LinearState> state_;
+  std::shared_ptr<LayerState> state_;
 };
 
 class Embedding {
@@ -56,10 +70,10 @@ class Embedding {
   Embedding() = default;
   Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init);
   at::Tensor operator()(const at::Tensor& ids) const;  ///< i64 [...] to [..., dim]
-  const Param& weight() const { return weight_; }
+  const Param& weight() const { return state_->weight; }
 
  private:
-  Param weight_;
+  std::shared_ptr<LayerState> state_;
 };
 
 /// Over the last dimension, with weight and bias.
@@ -100,27 +114,17 @@ class LayerNorm2d {
   double eps_ = 0;
 };
 
-struct ConvShape {
-  std::int64_t in = 0;
-  std::int64_t out = 0;
-  std::int64_t kernel = 1;
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
-  bool bias = true;
-};
-
 class Conv2d {
  public:
   Conv2d() = default;
   Conv2d(const Scope& scope, std::string_view name, ConvShape shape);
   Conv2d(const Scope& scope, std::string_view name, ConvShape shape, Init weight_init);
-  at::Tensor operator()(const at::Tensor& x) const;
-  const Param& weight() const { return weight_; }
+  /// The context is for an adapter's dropout; without one there is none.
+  at::Tensor operator()(const at::Tensor& x, const ForwardContext& ctx = {}) const;
+  const Param& weight() const { return state_->weight; }
 
  private:
-  Param weight_;
-  Param bias_;
-  ConvShape shape_;
+  std::shared_ptr<LayerState> state_;
 };
 
 class ConvTranspose2d {

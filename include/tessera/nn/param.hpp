@@ -15,7 +15,8 @@ class Tensor;
 
 namespace tessera::nn {
 
-struct LinearState;  // nn/layers.hpp
+struct LayerState;      // nn/layers.hpp
+struct AttentionState;  // nn/prefix.hpp
 
 /// How a weight that no file holds is filled. Value i of a tensor depends on (seed, name, i) alone.
 struct Init {
@@ -119,16 +120,21 @@ class ModelLayout {
   Param find(std::string_view name) const;  ///< nullptr when absent
   std::vector<Param> params() const;        ///< in layout order
 
-  /// Every linear layer built on this layout, in building order: where adapters look for their targets.
-  const std::vector<std::shared_ptr<LinearState>>& linears() const noexcept { return linears_; }
-  void note_linear(std::shared_ptr<LinearState> linear) { linears_.push_back(std::move(linear)); }
+  /// Every linear layer, embedding and convolution built on this layout, in building order: where adapters look for
+  /// their targets.
+  const std::vector<std::shared_ptr<LayerState>>& layers() const noexcept { return layers_; }
+  void note_layer(std::shared_ptr<LayerState> layer) { layers_.push_back(std::move(layer)); }
+  /// Every causal attention layer of the language model, in order: where a prefix is put.
+  const std::vector<std::shared_ptr<AttentionState>>& attentions() const noexcept { return attentions_; }
+  void note_attention(std::shared_ptr<AttentionState> layer) { attentions_.push_back(std::move(layer)); }
 
   std::int64_t total_elements() const noexcept;      ///< parameters, buffers not counted
   std::int64_t trainable_elements() const noexcept;  ///< of these, trained
 
  private:
   std::vector<Unit> units_;
-  std::vector<std::shared_ptr<LinearState>> linears_;
+  std::vector<std::shared_ptr<LayerState>> layers_;
+  std::vector<std::shared_ptr<AttentionState>> attentions_;
   std::unordered_map<std::string, Param> by_name_;
 };
 

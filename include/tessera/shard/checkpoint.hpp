@@ -7,7 +7,8 @@
 ///                                 last, the checksum of all that stands before it
 ///   rank-RRRRR-of-WWWWW.json      table: checksum of the data file's header; per piece its tensor, element range, byte
 ///                                 offset and a checksum for each 4 MiB
-///   rank-RRRRR-of-WWWWW.safetensors  the pieces, F32; names are `<tensor>[begin:end].{master,exp_avg,exp_avg_sq}`
+///   rank-RRRRR-of-WWWWW.safetensors  the pieces, F32; names are `<tensor>[begin:end].{master,exp_avg,exp_avg_sq}`,
+///                                 of AdaLoRA's adapters also `.{sensitivity,uncertainty}`
 /// Checksums are XXH3-64; together they cover every byte of the folder. It is written as `.step-N.partial/`, synced,
 /// and renamed when every rank is done. The frozen base is not in it; its digest is, and another base is refused.
 /// checkpoint_writer.hpp writes them while training goes on.

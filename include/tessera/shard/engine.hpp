@@ -64,6 +64,9 @@ struct TrainedSlice {
   std::vector<Piece> pieces;
   at::Tensor master, grad;
   at::Tensor exp_avg, exp_avg_sq;  ///< the optimiser's states; undefined beyond EngineConfig::moments
+  /// AdaLoRA's moving averages; undefined but for its adapters, whose trainer sets them. Checkpoints hold what is
+  /// defined.
+  at::Tensor sensitivity, uncertainty;
 };
 
 /// What check_gradients found; the same on every rank.

@@ -21,6 +21,9 @@ void export_adapter(LoadedModel& model, const std::string& base_model, const std
 /// `dir/non_lora_trainables.safetensors`, under the model's own.
 void export_other_trained(LoadedModel& model, const std::filesystem::path& dir);
 
+/// A prefix as PEFT saves it: `dir/adapter_model.safetensors` with `prompt_embeddings`, adapter_config.json.
+void export_prefix(LoadedModel& model, const std::string& base_model, const std::filesystem::path& dir);
+
 /// `dir/mm_projector.bin` as LLaVA's first stage leaves it: the projector alone, fp32, in a file that torch.load reads.
 void export_projector(LoadedModel& model, const std::filesystem::path& dir);
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct StepMetrics {
   double mask_bce_loss = 0;
   double mask_dice_loss = 0;
   double mask_loss = 0;
+  std::optional<double> orth_reg;    ///< AdaLoRA's regulariser; `loss` has it in, times orth_reg_weight
   std::map<std::string, double> lr;  ///< per group
   double grad_norm = 0;
   bool skipped = false;     ///< the gradient was not finite, nothing was updated

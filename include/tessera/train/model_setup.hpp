@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tessera/adapt/lora.hpp"
+#include "tessera/adapt/prefix.hpp"
 #include "tessera/comm/fabric.hpp"
 #include "tessera/core/log.hpp"
 #include "tessera/shard/engine.hpp"
@@ -24,6 +25,8 @@ struct LoadedModel {
   text::Tokenizer tokenizer;
   std::unique_ptr<nn::ModelLayout> layout;
   std::optional<adapt::Lora> lora;
+  std::optional<adapt::Prefix> prefix;
+  io::SourcePtr start;  ///< of adapters that begin in the base weights (PiSSA, OLoRA), with their matrices; else null
   std::unique_ptr<shard::Engine> engine;
   std::uint64_t frozen_digest = 0;
   shard::RunPlan plan;  ///< the engine's configuration, why it is so, and what was predicted

@@ -7,6 +7,7 @@
 #include "tessera/core/trace.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/shard/optimizer.hpp"
+#include "tessera/train/adalora.hpp"
 #include "tessera/train/loss_scale.hpp"
 #include "tessera/train/metrics_log.hpp"
 #include "tessera/train/recipe.hpp"
@@ -21,6 +22,7 @@ struct StepConfig {
   double max_grad_norm = 1.0;
   std::uint64_t seed = 0;     ///< of dropout
   TraceLog* trace = nullptr;  ///< gets the optimiser's span, if there is one
+  AdaLora* adalora = nullptr;
 };
 
 /// The batch's tensors where the engine computes, pictures in its compute type. A batch that is there already is

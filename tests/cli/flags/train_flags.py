@@ -50,6 +50,8 @@ LLAVA = {
     "num_train_epochs": steps(6, "--num_train_epochs", "2", "--max_steps", "-1"),
 }
 
+ADALORA = ("--peft_type", "adalora", "--init_r", "4", "--target_r", "2")
+FLAGS = ("train_test", "tests/train/adapter_flags_test.cpp")
 TRAINED = {
     "train_scope": trained("--train_scope", "full", base=["--lora_r", "0"]),
     "lora_r": trained("--lora_r", "2"),
@@ -67,6 +69,20 @@ TRAINED = {
     "use_dora": trained("--use_dora"),
     "init_lora_weights": Curve("--init_lora_weights", "gaussian"),
     "modules_to_save": trained("--modules_to_save", "norm"),
+    "peft_type": trained("--peft_type", "adalora"),
+    "init_r": trained("--init_r", "4", "--target_r", "2", base=ADALORA[:2]),
+    "target_r": Shown(*FLAGS, "target_r"),
+    "tinit": Shown(*FLAGS, "tinit"),
+    "tfinal": Shown(*FLAGS, "tfinal"),
+    "deltaT": Shown(*FLAGS, "deltaT"),
+    "total_step": Shown(*FLAGS, "total_step"),
+    "adalora_beta1": Shown(*FLAGS, "adalora_beta1"),
+    "adalora_beta2": Shown(*FLAGS, "adalora_beta2"),
+    "orth_reg_weight": Curve("--orth_reg_weight", "5", base=ADALORA),
+    "num_virtual_tokens": trained("--num_virtual_tokens", "3"),
+    "prefix_projection": trained("--prefix_projection", base=["--num_virtual_tokens", "3"]),
+    "encoder_hidden_size": trained("--encoder_hidden_size", "5",
+                                   base=["--num_virtual_tokens", "3", "--prefix_projection"]),
     "train_mask_decoder": trained("--train_mask_decoder", "false"),
 }
 

@@ -1,11 +1,15 @@
-"""Goldens of the LoRA family by PEFT: patterns of targets, ranks and alphas, layer indices, DoRA, modules_to_save.
+"""Goldens of the LoRA family by PEFT: patterns of targets, ranks and alphas, layer indices, DoRA, modules_to_save,
+PiSSA, OLoRA, embeddings. `lora_clip_conv` is an adapter for clip_28px with its patch embedding, and its outputs there.
 
 See peft_common.py. Gradients are those of the adapter's own tensors alone; a few steps of training follow.
 """
 import torch
+from common import DATA
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft_common import SMALL, base_model, disturb, run_steps, save_steps, text_inputs, trained, write_adapter_case
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from peft_common import (SMALL, base_model, disturb, run_steps, save_adapter, save_steps, text_inputs, trained,
+                         write_adapter_case)
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 STEPS = 4
 
@@ -29,6 +33,16 @@ CASES = {
         LlamaConfig, LlamaForCausalLM,
         dict(r=4, lora_alpha=5, use_dora=True, use_rslora=True, target_modules=["q_proj", "down_proj"],
              rank_pattern={"q_proj": 2})),
+    "lora_pissa": (
+        LlamaConfig, LlamaForCausalLM,
+        dict(r=3, lora_alpha=7, init_lora_weights="pissa", target_modules=["q_proj", "v_proj", "down_proj"],
+             rank_pattern={"v_proj": 5})),
+    "lora_olora": (
+        LlamaConfig, LlamaForCausalLM,
+        dict(r=4, lora_alpha=5, use_rslora=True, init_lora_weights="olora", target_modules=["k_proj", "v_proj"])),
+    "lora_embedding": (
+        LlamaConfig, LlamaForCausalLM,
+        dict(r=3, lora_alpha=4, target_modules=["embed_tokens", "o_proj"], rank_pattern={"o_proj": 2})),
 }
 
 
@@ -60,5 +74,22 @@ def make(seed, name, config_class, model_class, lora):
     save_steps(losses, after, folder)
 
 
+def make_clip(name, seed):
+    base = CLIPVisionModel.from_pretrained(DATA / "clip_28px", attn_implementation="eager", dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=3, lora_alpha=5, target_modules=["patch_embedding", "q_proj", "fc2"]))
+    disturb(model, seed, change)
+    inputs = load_file(DATA / "clip_28px" / "inputs.safetensors")
+    selected = model(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2]
+    loss = (selected * inputs["cotangent"]).sum()
+    loss.backward()
+    folder = DATA / name
+    folder.mkdir(exist_ok=True)
+    grads = {"grad." + n: p.grad for n, p in trained(model).items() if p.grad is not None}
+    save_file({"selected.cls_patch": selected.detach().clone(), "loss": loss.detach()} | grads,
+              folder / "expected.safetensors")
+    save_adapter(model, folder / "adapter")
+
+
 for seed, (name, case) in enumerate(CASES.items()):
     make(seed, name, *case)
+make_clip("lora_clip_conv", 180)

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 #include <numeric>
+#include <set>
 
 #include "shard/digest.hpp"
 #include "shard/slice_loader.hpp"
@@ -154,6 +155,36 @@ TEST_F(LoadTest, AFileThatIsCutWhileItIsReadEndsTheLoadWithItsName) {
     text = e.what();
   }
   EXPECT_NE(text.find("part1.safetensors"), std::string::npos) << text;
+}
+
+TEST_F(LoadTest, EverythingThatDoesNotFitIsListedAtOnce) {
+  nn::ModelLayout other;
+  const nn::UnitId unit = other.add_unit("u");
+  other.add(unit, name(0), {kRows, kColumns}, nn::Init::ones());
+  other.add(unit, name(1), {kColumns, kRows}, nn::Init::ones());
+  other.add(unit, name(2), {kRows + 3, kColumns}, nn::Init::ones());  // more rows, but not a vocabulary
+  other.add(unit, "absent", {5}, nn::Init::ones());
+  Engine engine(other, comm::Fabric::on_host(*comm), {});
+  const auto source = io::open_weights(folder);
+  const std::string text = message_of<RequestError>([&] { engine.load(*source, {}); });
+  for (const char* line :
+       {"\n  shape: tensor1 is [997, 401] in ", ", the model has [401, 997]", "\n  shape: tensor2 is ",
+        "\n  missing: absent [5]", "\n  unexpected: tensor3", "\n  unexpected: tensor4", "\n  unexpected: tensor5"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << line << " in " << text;
+  }
+  EXPECT_EQ(text.find("tensor0"), std::string::npos) << text;
+}
+
+// As torch's load_state_dict(strict=False) and transformers: what nothing takes is named, and loading goes on.
+TEST_F(LoadTest, TensorsThatNothingTakesAreNamedWhereTheRestFits) {
+  nn::ModelLayout part;
+  for (const std::size_t i : {0U, 3U}) part.add(part.add_unit(name(i)), name(i), {kRows, kColumns}, nn::Init::ones());
+  Engine engine(part, comm::Fabric::on_host(*comm), {});
+  const auto report = engine.load(*io::open_weights(folder), {});
+  engine.settle();
+  EXPECT_EQ(report.tensors_read, 2);
+  const std::set<std::string> unused(report.unused.begin(), report.unused.end());
+  EXPECT_EQ(unused, (std::set<std::string>{name(1), name(2), name(4), name(5)}));
 }
 
 TEST(RunParallel, DoesEachPieceOnceAndThrowsTheFirstError) {

@@ -126,6 +126,20 @@ NewRows new_rows_from_name(std::string_view name) {
   throw RequestError("rows of new tokens cannot be '{}'; known are mean, normal", name);
 }
 
+VocabularyGrowth growth_to(const nn::ModelLayout& layout, NewRows fill, std::uint64_t seed) {
+  VocabularyGrowth growth;
+  growth.fill = fill;
+  growth.seed = seed;
+  for (const char* name : {"model.embed_tokens.weight", "transformer.wte.weight", "lm_head.weight"}) {
+    const nn::Param param = layout.find(name);
+    if (!param) continue;
+    growth.tensors.emplace_back(name);
+    growth.rows = param->shape.at(0);
+    growth.std = param->init.a;
+  }
+  return growth;
+}
+
 io::SourcePtr grow_vocabulary(io::SourcePtr source, const VocabularyGrowth& growth) {
   return std::make_shared<GrownSource>(std::move(source), growth);
 }

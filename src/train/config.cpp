@@ -17,6 +17,7 @@ void set_recipe_defaults(TrainConfig& config, const std::string& recipe) {
   config.beta2 = 0.999;
   config.lr_scheduler_type = "linear";
   config.warmup_steps = 0;
+  config.new_token_init = "mean";
   config.lora_r = 64;
   config.lora_target_modules = "all-linear";
   config.exp_name = "llava";

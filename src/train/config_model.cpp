@@ -16,6 +16,10 @@ void bind_model(Options& o, TrainConfig& c) {
   o.add("precision", &c.precision, "arithmetic; default bf16 on GPUs, fp32 on CPUs",
         {.group = "Model", .choices = {"", "fp32", "bf16", "fp16"}});
   o.add("random_init", &c.random_init, "draw every weight that no file holds, instead of refusing", model);
+  o.add("new_token_init", &c.new_token_init,
+        "rows of tokens that the base's vocabulary has not: normal, drawn as LISA does; mean, of the others as LLaVA "
+        "does; default: the recipe's own",
+        {.group = "Model", .choices = {"normal", "mean"}});
   o.add("out_dim", &c.out_dim,
         "width of text_hidden_fcs' output and of SAM's prompts, which config.json must have; default: as it has it",
         {.group = "Model", .min = 1});

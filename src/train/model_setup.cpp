@@ -10,6 +10,7 @@
 #include "tessera/core/progress.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/local_weights.hpp"
+#include "tessera/models/vocabulary.hpp"
 #include "tessera/train/machine.hpp"
 
 namespace tessera::train {
@@ -46,9 +47,6 @@ shard::LoadPolicy policy_of(const Recipe& recipe, const nn::ModelLayout& layout,
   policy.may_initialize = [&recipe, &layout, any](const nn::ParamState& p) {
     return any || layout.unit(p.unit).fused || recipe.may_be_new(p);  // adapters begin here
   };
-  policy.may_extend_rows = [](const nn::ParamState& p) {
-    return p.name == "model.embed_tokens.weight" || p.name == "transformer.wte.weight" || p.name == "lm_head.weight";
-  };
   return policy;
 }
 
@@ -57,9 +55,23 @@ void report(const shard::LoadReport& r, const nn::ModelLayout& layout, int rank,
     log.info("drawn, since no file holds them: {} tensors ({}{})", r.initialized.size(), r.initialized.front(),
              r.initialized.size() > 1 ? ", …" : "");
   }
-  for (const auto& name : r.extended) log.info("{}: rows of the added tokens were drawn", name);
   const auto text = models::unexpected_text(r.unused, layout);
   if (!text.empty() && rank == 0) log.warn("{}", text);
+}
+
+// A base's vocabulary grows to the model's: LISA draws the rows of its added tokens, LLaVA takes the mean of the
+// others.
+io::SourcePtr with_added_rows(const io::SourcePtr& files, const nn::ModelLayout& layout, const TrainConfig& config,
+                              std::uint64_t seed, const Log& log) {
+  const auto fill = models::new_rows_from_name(config.new_token_init);
+  const auto growth = models::growth_to(layout, fill, seed);
+  for (const auto& name : growth.tensors) {
+    const auto* old = files->find(name);
+    if (old == nullptr || old->shape.size() != 2 || old->shape[0] >= growth.rows) continue;
+    log.info("{}: {} rows of added tokens, {}", name, growth.rows - old->shape[0],
+             fill == models::NewRows::mean ? "each the mean of the others" : "drawn");
+  }
+  return models::grow_vocabulary(files, growth);
 }
 
 }  // namespace
@@ -166,13 +178,13 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                                .plan = {}});
     auto& own = *loaded->recipe;
     own.build(*loaded->layout);
-    loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder()).has_value();
+    loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder());
     if (for_training) settle_what_trains(*loaded, config);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
                                micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)));
     for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
-    auto weights = own.open_weights();
+    auto weights = with_added_rows(own.open_weights(), *loaded->layout, config, seed, log);
     if (loaded->lora && loaded->lora->config.starts_in_base()) {
       loaded->start = adapt::started_source(weights, adapt::base_start(*loaded->lora, seed), true);
       weights = loaded->start;

@@ -187,6 +187,25 @@ TEST(ModelSetup, ALlavaBaseIsReadAndTheRowsOfAddedTokensAreDrawn) {
   }
 }
 
+TEST(ModelSetup, RowsOfAddedTokensCanBeTheMeanOfTheOthers) {
+  toy::Job job;
+  auto source = job.load(job.config());
+  auto config = job.config();
+  config.version = write_base(job, source).string();
+  config.random_init = false;
+  config.new_token_init = "mean";
+  auto base = job.load(config, true, /*seed=*/8);
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"}) {
+    const auto now = toy::value_of(base, name);
+    const auto rows = now.narrow(0, 0, now.size(0) - kAdded);
+    EXPECT_TRUE(rows.equal(toy::value_of(source, name).narrow(0, 0, rows.size(0)))) << name;
+    const auto added = now.narrow(0, rows.size(0), kAdded);
+    EXPECT_TRUE(added.allclose(rows.mean(0, true).expand_as(added), 1e-5, 1e-7)) << name;
+  }
+  config.new_token_init = "zeros";
+  EXPECT_THROW(job.load(config), RequestError);
+}
+
 TEST(ModelSetup, TheSizesOfTheDataAreTheModels) {
   toy::Job job;
   const auto model = job.load(job.config());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tessera/io/sources.hpp"
+#include "tessera/nn/param.hpp"
 
 namespace tessera::models {
 
@@ -32,5 +33,9 @@ struct VocabularyGrowth {
 /// summed in fp64 over one pass through the old rows, when a new row is first read; any number of threads may read.
 /// Under ZeRO-3 a rank whose slice holds new rows reads the old ones for their mean, beside its slice.
 io::SourcePtr grow_vocabulary(io::SourcePtr source, const VocabularyGrowth& growth);
+
+/// To the vocabulary of a language model's layout: its embedding and, where it has one of its own, its head; what is
+/// normal is drawn with the model's own standard deviation.
+VocabularyGrowth growth_to(const nn::ModelLayout& layout, NewRows fill, std::uint64_t seed);
 
 }  // namespace tessera::models

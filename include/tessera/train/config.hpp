@@ -32,8 +32,9 @@ struct TrainConfig {
   std::string vision_tower;       ///< CLIP folder; empty: what the model's config.json names
   std::string vision_pretrained;  ///< SAM weights (.pth or .safetensors); empty: those in the model folder
   std::string hub_dir;
-  std::string precision;     ///< fp32, bf16, fp16; empty: bf16 on GPUs, fp32 on CPUs
-  bool random_init = false;  ///< weights that no file holds are drawn; for training from nothing
+  std::string precision;                  ///< fp32, bf16, fp16; empty: bf16 on GPUs, fp32 on CPUs
+  bool random_init = false;               ///< weights that no file holds are drawn; for training from nothing
+  std::string new_token_init = "normal";  ///< models::NewRows' names; of rows that the base's vocabulary has not
   // LLaVA's model and stages
   std::optional<std::int64_t> mm_vision_select_layer;
   std::string mm_vision_select_feature;  ///< patch, cls_patch; empty: as config.json says

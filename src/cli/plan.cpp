@@ -118,7 +118,7 @@ std::string grouped(std::int64_t n) {
 
 // Config of a LLaVA that cannot become a LISA: transformers' form, or a tower that is no CLIP.
 bool is_llava_alone(const nlohmann::json& config) {
-  if (config.contains("text_config") || config.value("model_type", nlohmann::json()) == "fast_vlm") return true;
+  if (models::is_transformers_llava(config)) return true;
   const auto tower = config.find("mm_vision_tower");
   return tower != config.end() && tower->is_string() &&
          models::FastVitConfig::from_name(tower->get<std::string>()).has_value();
@@ -136,7 +136,8 @@ ModelConfig add_model(nn::ModelLayout& layout, const std::string& name) {
     return config;
   };
   if (!std::filesystem::is_directory(name)) {
-    if (name.starts_with("lisa") || name.find("llava") == std::string::npos) return lisa(models::lisa_preset(name));
+    const bool of_llava = name.find("llava") != std::string::npos || name.find("fastvlm") != std::string::npos;
+    if (name.starts_with("lisa") || !of_llava) return lisa(models::lisa_preset(name));
     return llava(models::llava_preset(name));
   }
   const io::ModelFolder folder(name);
@@ -187,7 +188,7 @@ train::BatchShape shape_of(const PlanFlags& f, std::int64_t image_tokens) {
 shard::Workload work_of(const PlanFlags& f, const nn::ModelLayout& layout, const ModelConfig& model) {
   const std::int64_t element = f.precision == "fp32" ? 4 : 2;
   if (const auto* lisa = std::get_if<models::LisaConfig>(&model)) {
-    return train::lisa_workload(layout, *lisa, shape_of(f, lisa->clip.patches()), element);
+    return train::lisa_workload(layout, *lisa, shape_of(f, lisa->tower.tokens()), element);
   }
   const auto& llava = std::get<models::LlavaConfig>(model);
   return train::llava_workload(layout, llava, shape_of(f, llava.tower.tokens()), element);

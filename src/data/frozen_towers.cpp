@@ -59,13 +59,13 @@ void build_lisa(const TowerRequest& request, Model& model) {
   const auto folder =
       models::read_lisa_folder({request.model, request.vision_tower, request.vision_pretrained, request.hub_dir});
   model.spec.sam_size = folder.lisa.sam.image_size;
-  describe_tower(folder.tower, folder.lisa.clip, model.spec);
+  describe_tower(folder.tower, folder.lisa.tower, model.spec);
   const auto base = folder.lisa.language.base();
   for (const auto& tower : request.towers) {
     if (tower == "sam") {
       model.add_sam(folder.lisa.sam, base);
     } else {
-      model.add_clip({folder.lisa.clip, std::nullopt, {folder.lisa.select_layer}, false}, base);
+      model.add_clip(folder.lisa.tower, base);
     }
   }
   model.take_weights(models::open_lisa_weights(folder));
@@ -81,13 +81,15 @@ void build_llava(const TowerRequest& request, Model& model) {
     throw RequestError("--store_features: '{}' has no CLIP folder beside it, from which --recipe llava trains",
                        request.model);
   }
-  describe_tower(folder.tower, folder.llava.tower.clip, model.spec);
+  // In transformers' form the tower is part of the model, and its processor lies beside it.
+  const bool whole = models::is_transformers_llava(folder.config);
+  describe_tower(whole ? folder.folder : folder.tower, folder.llava.tower, model.spec);
   model.spec.aspect = image::aspect_from_name(request.aspect);
   const auto base = folder.llava.language.base();
   model.add_clip(folder.llava.tower, base);
   model.take_weights(std::make_shared<io::RenamedSource>(
       models::open_llava_weights(folder),
-      [base](std::string_view name) { return models::llava_layout_name(std::string(name), base); }));
+      [own = folder.llava](std::string_view name) { return models::llava_layout_name(std::string(name), own); }));
 }
 
 void check_names(const TowerRequest& request) {

@@ -154,14 +154,16 @@ std::int64_t picture_bytes(const SampleSizes& sizes, const InputSpec& spec, bool
          (spec.stored_sam.empty() ? 3 * kFloat * spec.sam_size * spec.sam_size : kTwice * numel(spec.stored_sam));
 }
 
-void describe_tower(const std::filesystem::path& folder, const models::ClipVisionConfig& clip, InputSpec& spec) {
-  spec.clip = image::with_size({}, clip.image_size);
+void describe_tower(const std::filesystem::path& folder, const models::VisionTowerConfig& tower, InputSpec& spec) {
+  const std::int64_t side = tower.image_size();
+  spec.clip = tower.fastvit ? image::unit_image_config(side) : image::with_size({}, side);
+  if (folder.empty()) return;
   const auto processor = folder / "preprocessor_config.json";
   if (std::filesystem::exists(processor))
     spec.clip = image::clip_config_from_json(read_file(processor), processor.string());
-  if (spec.clip.crop != image::Size{clip.image_size, clip.image_size}) {
+  if (spec.clip.crop != image::Size{side, side}) {
     throw RequestError("{} crops to {} x {}, the tower takes {} pixels", processor.string(), spec.clip.crop.height,
-                       spec.clip.crop.width, clip.image_size);
+                       spec.clip.crop.width, side);
   }
 }
 

@@ -33,7 +33,7 @@ struct MaskHead {
 struct LisaModel::Parts {
   LisaConfig config;
   std::unique_ptr<LanguageModel> language;
-  ClipVision clip;
+  std::unique_ptr<VisionTower> tower;
   Projector projector;
   SamImageEncoder sam;
   MaskHead mask_head;
@@ -42,9 +42,8 @@ struct LisaModel::Parts {
   Parts(nn::ModelLayout& layout, LisaConfig given)
       : config(std::move(given)),
         language(embedding_first(layout, config.language)),
-        clip(layout, config.clip, config.language.base() + ".vision_tower.vision_tower.vision_model",
-             ClipVision::layers_for(config.select_layer, config.clip.layers)),
-        projector(layout, config.language.base() + ".mm_projector", config.projector_type, config.clip.hidden_size,
+        tower(make_vision_tower(layout, config.tower, config.language.base() + ".vision_tower.vision_tower")),
+        projector(layout, config.language.base() + ".mm_projector", config.projector_type, config.tower.width(),
                   config.language.hidden_size()),
         sam(layout, config.sam, config.language.base() + ".visual_model.image_encoder"),
         mask_head(decoder_then_mask_head(layout)) {}
@@ -62,7 +61,7 @@ struct LisaModel::Parts {
   /// CLIP's patches [I,P,H]; the class token is dropped.
   at::Tensor see(const LisaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const {
     if (batch.clip_features.defined()) return batch.clip_features;
-    return clip.forward(batch.images_clip, runner, ctx).narrow(1, 1, config.clip.patches());
+    return tower->features(batch.images_clip, runner, ctx);
   }
 };
 

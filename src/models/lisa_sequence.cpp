@@ -50,9 +50,12 @@ void check_pictures(const LisaBatch& batch, const LisaConfig& config) {
     shape("sam_features", batch.sam_features, {images, config.sam.prompt_embed_dim, side, side});
   }
   if (!batch.clip_features.defined()) {
-    count("images_clip", batch.images_clip);
+    const at::Tensor& seen = batch.images_clip;
+    count("images_clip", seen);
+    require(seen.dim() == 4 && config.tower.tokens(seen.size(2), seen.size(3)) == config.tower.tokens(),
+            fmt::format("images_clip {} for a tower of {} pixels a side", shape_of(seen), config.tower.image_size()));
   } else {
-    shape("clip_features", batch.clip_features, {images, config.clip.patches(), config.clip.hidden_size});
+    shape("clip_features", batch.clip_features, {images, config.tower.tokens(), config.tower.width()});
   }
 }
 
@@ -130,7 +133,7 @@ LisaBatch with_placeholders(const LisaBatch& batch, const LisaConfig& config) {
   const std::int64_t patch = config.im_patch_token_id;
   if (patch < 0 || !ids.defined() || ids.dim() != 2 || ids.numel() == 0) return batch;
   if (!ids.eq(patch).any().item<bool>() || ids.eq(kImageToken).any().item<bool>()) return batch;
-  const std::int64_t patches = config.clip.patches();
+  const std::int64_t patches = config.tower.tokens();
   const std::vector<std::int64_t> flat = to_host(ids);
   std::vector<std::int64_t> kept;
   for (std::int64_t c = 0; c < ids.size(0); ++c) {
@@ -162,7 +165,7 @@ LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, boo
   check_shapes(batch, config, need_labels);
   const std::int64_t rows = batch.input_ids.size(0);
   const std::int64_t length = batch.input_ids.size(1);
-  const std::int64_t patches = config.clip.patches();
+  const std::int64_t patches = config.tower.tokens();
   const at::Device device = batch.input_ids.device();
   LisaSequence plan;
   const std::vector<std::int64_t> ids = to_host(batch.input_ids);

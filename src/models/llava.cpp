@@ -97,15 +97,8 @@ LlavaConfig LlavaConfig::from_original(const nlohmann::json& json, const nlohman
     throw RequestError("config.json: tokenizer_padding_side '{}' is neither left nor right", side);
   config.pad_left = side == "left";
   // A FastViT's width may be known only once its weights were looked at.
-  if (!config.tower.fastvit) config.require_hidden_size(json);
+  if (!config.tower.fastvit) config.tower.require_width(json);
   return config;
-}
-
-void LlavaConfig::require_hidden_size(const nlohmann::json& json) const {
-  const JsonFields fields(json, "config.json");
-  if (fields.integer("mm_hidden_size", tower.width()) == tower.width()) return;
-  throw RequestError("config.json: mm_hidden_size {} is not the vision tower's {}", json.at("mm_hidden_size").dump(),
-                     tower.width());
 }
 
 LlavaConfig LlavaConfig::from_transformers(const nlohmann::json& json) {

@@ -20,17 +20,6 @@ bool is_part_of_mpt(std::string_view rest) {
   return rest.starts_with("wte.") || rest.starts_with("blocks.") || rest.starts_with("norm_f.");
 }
 
-/// Parts of a whole CLIP beside its vision model.
-bool is_other_half_of_clip(std::string_view name) {
-  return name.starts_with("text_model.") || name.starts_with("text_projection") ||
-         name.starts_with("visual_projection") || name.starts_with("logit_scale");
-}
-
-bool is_transformers_form(const nlohmann::json& config) {
-  return config.contains("text_config") || config.contains("vision_config") ||
-         config.value("model_type", nlohmann::json()) == "fast_vlm";
-}
-
 /// LLaVA's settings as transformers' config.json says them; the others are the original's alone.
 nlohmann::json in_transformers_names(const nlohmann::json& settings, const fs::path& folder) {
   nlohmann::json out = nlohmann::json::object();
@@ -45,15 +34,6 @@ nlohmann::json in_transformers_names(const nlohmann::json& settings, const fs::p
   return out;
 }
 
-/// A FastViT's form, and its sizes where nothing tells them, are those of the weights: the model's, or its own
-/// folder's.
-void fit_tower(LlavaFolder& folder) {
-  if (!folder.llava.tower.fastvit) return;
-  FastVitConfig& tower = *folder.llava.tower.fastvit;
-  if (!folder.tower.empty() && io::find_weights(folder.tower)) tower.fit_to_weights(*io::open_weights(folder.tower));
-  if (io::find_weights(folder.folder)) tower.fit_to_weights(*io::open_weights(folder.folder), "vision_tower.");
-}
-
 }  // namespace
 
 bool is_llava_config(const nlohmann::json& config) {
@@ -64,26 +44,28 @@ bool is_llava_config(const nlohmann::json& config) {
   return std::find(kTypes.begin(), kTypes.end(), type->get<std::string>()) != kTypes.end();
 }
 
+bool is_transformers_llava(const nlohmann::json& config) {
+  return config.contains("text_config") || config.contains("vision_config") ||
+         config.value("model_type", nlohmann::json()) == "fast_vlm";
+}
+
 LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   LlavaFolder out;
   out.folder = fs::weakly_canonical(request.folder);
   out.config = read_folder_config(out.folder, "--model");
-  if (is_transformers_form(out.config)) {
+  if (is_transformers_llava(out.config)) {
     if (!request.settings.empty()) out.config.update(in_transformers_names(request.settings, out.folder));
     out.llava = LlavaConfig::from_transformers(out.config);
-    fit_tower(out);
+    fit_tower(out.llava.tower, {}, out.folder);
     return out;
   }
   out.config.update(request.settings);
   const auto name = request.vision_tower.empty() ? tower_name(out.config, out.folder) : request.vision_tower;
-  nlohmann::json tower = built_in_tower(name, out.folder, request.hub_dir);
-  if (tower.is_null()) {
-    out.tower = find_tower(name, out.folder, request.hub_dir);
-    tower = vision_part(read_folder_config(out.tower, "--vision_tower"));
-  }
-  out.llava = LlavaConfig::from_original(out.config, tower);
-  fit_tower(out);
-  out.llava.require_hidden_size(out.config);
+  const NamedTower tower = find_tower(name, out.folder, request.hub_dir);
+  out.tower = tower.folder;
+  out.llava = LlavaConfig::from_original(out.config, tower.config);
+  fit_tower(out.llava.tower, out.tower, out.folder);
+  out.llava.tower.require_width(out.config);
   return out;
 }
 
@@ -111,14 +93,8 @@ std::optional<std::string> llava_layout_name(const std::string& file_name, const
   }
   const std::string tower = base + "." + std::string(kTower);
   if (name.starts_with(tower)) {
-    const std::string rest = name.substr(tower.size());
-    if (fastvit != nullptr) {
-      const auto own = fastvit_name(rest, *fastvit);
-      return own ? std::optional(tower + *own) : std::nullopt;
-    }
-    if (is_other_half_of_clip(rest)) return std::nullopt;
-    // transformers 5 saves the tower without its own prefix.
-    if (!rest.starts_with("vision_model.")) name = tower + "vision_model." + rest;
+    const auto own = tower_layout_name(name.substr(tower.size()), fastvit);
+    return own ? std::optional(tower + *own) : std::nullopt;
   }
   return name;
 }
@@ -127,14 +103,9 @@ io::SourcePtr open_llava_weights(const LlavaFolder& folder) {
   std::vector<io::SourcePtr> sources{io::open_weights(folder.folder)};
   if (!folder.tower.empty() && io::find_weights(folder.tower)) {
     const std::string prefix = folder.llava.language.base() + "." + std::string(kTower);
-    const auto& fastvit = folder.llava.tower.fastvit;
-    const auto rename = [prefix, fastvit](std::string_view name) -> std::optional<std::string> {
-      if (fastvit) {
-        const auto own = fastvit_name(std::string(name), *fastvit);
-        return own ? std::optional(prefix + *own) : std::nullopt;
-      }
-      if (is_other_half_of_clip(name)) return std::nullopt;
-      return prefix + (name.starts_with("vision_model.") ? "" : "vision_model.") + std::string(name);
+    const auto rename = [prefix, tower = folder.llava.tower](std::string_view name) -> std::optional<std::string> {
+      const auto own = tower_layout_name(std::string(name), tower.fastvit ? &*tower.fastvit : nullptr);
+      return own ? std::optional(prefix + *own) : std::nullopt;
     };
     // The model's own files may hold the tower as well, under other names: only what they lack is taken from here.
     std::vector<std::string> own;

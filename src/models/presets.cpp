@@ -25,17 +25,24 @@ constexpr std::array kPresets{
     Preset{"lisa-13b-llava1.5", 5120, 13824, 40, 40, 1e-5, 336, "mlp2x_gelu"},
 };
 
+enum class Tower : std::uint8_t { clip_336, fastvit_hd };
+
 struct LlavaPreset {
   std::string_view name;
-  std::int64_t hidden, inner, layers, heads, vocab;
+  std::int64_t hidden, inner, layers, heads, kv_heads, vocab;
   double rms_eps, theta;
-  bool qkv_bias;
+  bool qwen;  ///< biases on query, key and value
+  bool tied;
+  Tower tower;
 };
 
 constexpr std::array kLlavaPresets{
-    LlavaPreset{"llava-1.5-7b", 4096, 11008, 32, 32, 32000, 1e-5, 1e4, false},
-    LlavaPreset{"llava-1.5-13b", 5120, 13824, 40, 40, 32000, 1e-5, 1e4, false},
-    LlavaPreset{"qwen1.5-4b-llava", 2560, 6912, 40, 20, 151936, 1e-6, 5e6, true},
+    LlavaPreset{"llava-1.5-7b", 4096, 11008, 32, 32, 32, 32000, 1e-5, 1e4, false, false, Tower::clip_336},
+    LlavaPreset{"llava-1.5-13b", 5120, 13824, 40, 40, 40, 32000, 1e-5, 1e4, false, false, Tower::clip_336},
+    LlavaPreset{"qwen1.5-4b-llava", 2560, 6912, 40, 20, 20, 151936, 1e-6, 5e6, true, false, Tower::clip_336},
+    LlavaPreset{"fastvlm-0.5b", 896, 4864, 24, 14, 2, 151936, 1e-6, 1e6, true, true, Tower::fastvit_hd},
+    LlavaPreset{"fastvlm-1.5b", 1536, 8960, 28, 12, 2, 151936, 1e-6, 1e6, true, true, Tower::fastvit_hd},
+    LlavaPreset{"fastvlm-7b", 3584, 18944, 28, 28, 4, 152064, 1e-6, 1e6, true, false, Tower::fastvit_hd},
 };
 
 LlamaConfig llama_of(std::int64_t hidden, std::int64_t inner, std::int64_t layers, std::int64_t heads,
@@ -72,7 +79,7 @@ LisaConfig lisa_preset(std::string_view name) {
     if (preset.name != name) continue;
     LisaConfig config;
     config.language.family = llama_of(preset.hidden, preset.inner, preset.layers, preset.heads, 32003, preset.rms_eps);
-    config.clip.image_size = preset.clip_image;
+    config.tower.clip.image_size = preset.clip_image;
     config.projector_type = preset.projector;
     config.seg_token_id = 32000;
     return config;
@@ -92,10 +99,16 @@ LlavaConfig llava_preset(std::string_view name) {
     LlamaConfig language =
         llama_of(preset.hidden, preset.inner, preset.layers, preset.heads, preset.vocab, preset.rms_eps);
     language.rope.theta = preset.theta;
-    language.qkv_bias = preset.qkv_bias;
+    language.kv_heads = preset.kv_heads;
+    language.qkv_bias = preset.qwen;
+    language.tie_word_embeddings = preset.tied;
     LlavaConfig config;
     config.language.family = language;
-    config.tower.clip.image_size = 336;
+    if (preset.tower == Tower::fastvit_hd) {
+      config.tower.fastvit = FastVitConfig::hd();
+    } else {
+      config.tower.clip.image_size = 336;
+    }
     config.projector_type = "mlp2x_gelu";
     return config;
   }

@@ -1,11 +1,10 @@
 #include "tower_folder.hpp"
 
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "tessera/core/error.hpp"
 #include "tessera/core/json.hpp"
-#include "tessera/models/fastvit.hpp"
+#include "tessera/io/model_folder.hpp"
 
 namespace tessera::models {
 
@@ -38,21 +37,17 @@ std::vector<fs::path> places_of(const std::string& name, const fs::path& beside,
 
 }  // namespace
 
-nlohmann::json built_in_tower(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
-  for (const auto& place : places_of(name, beside, hub_dir)) {
-    if (fs::exists(place / "config.json")) return nullptr;
-  }
-  const auto tower = FastVitConfig::from_name(name);
-  if (!tower) return nullptr;
-  return {{"model_name", "fastvithd"}, {"image_size", tower->image_size}};
-}
-
-fs::path find_tower(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
+NamedTower find_tower(const std::string& name, const fs::path& beside, const std::string& hub_dir) {
   std::string tried;
   for (const auto& place : places_of(name, beside, hub_dir)) {
-    if (fs::exists(place / "config.json")) return fs::weakly_canonical(place);
+    if (fs::exists(place / "config.json")) {
+      const auto folder = fs::weakly_canonical(place);
+      return {folder, vision_part(read_folder_config(folder, "--vision_tower"))};
+    }
     tried += (tried.empty() ? "" : ", ") + place.string();
   }
+  if (const auto tower = FastVitConfig::from_name(name))
+    return {{}, {{"model_name", "fastvithd"}, {"image_size", tower->image_size}}};
   throw RequestError("the vision tower '{}' was not found (looked at {}); pass --vision_tower FOLDER or --hub_dir",
                      name, tried);
 }
@@ -62,6 +57,23 @@ std::string tower_name(const nlohmann::json& config, const fs::path& folder) {
     if (config.contains(key) && config.at(key).is_string()) return config.at(key).get<std::string>();
   }
   throw RequestError("{}: no mm_vision_tower; pass --vision_tower FOLDER", (folder / "config.json").string());
+}
+
+void fit_tower(VisionTowerConfig& tower, const fs::path& tower_folder, const fs::path& model_folder) {
+  if (!tower.fastvit) return;
+  if (!tower_folder.empty() && io::find_weights(tower_folder))
+    tower.fastvit->fit_to_weights(*io::open_weights(tower_folder));
+  if (io::find_weights(model_folder)) tower.fastvit->fit_to_weights(*io::open_weights(model_folder), "vision_tower.");
+}
+
+std::optional<std::string> tower_layout_name(const std::string& name, const FastVitConfig* fastvit) {
+  if (fastvit != nullptr) return fastvit_name(name, *fastvit);
+  // Parts of a whole CLIP beside its vision model.
+  for (const std::string_view other : {"text_model.", "text_projection", "visual_projection", "logit_scale"}) {
+    if (name.starts_with(other)) return std::nullopt;
+  }
+  // transformers 5 saves the tower without its own prefix.
+  return name.starts_with("vision_model.") ? name : "vision_model." + name;
 }
 
 nlohmann::json vision_part(const nlohmann::json& json) {

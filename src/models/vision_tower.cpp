@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "tessera/core/error.hpp"
+#include "json_fields.hpp"
 
 namespace tessera::models {
 namespace {
@@ -17,17 +17,18 @@ class ClipTower final : public VisionTower {
         clip_(layout, config.clip, prefix + ".vision_model", *std::max_element(states_.begin(), states_.end())) {}
 
   at::Tensor features(const at::Tensor& pixels, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const override {
+    if (states_.size() == 1) return selected(clip_.forward(pixels, runner, ctx));  // the last that runs
     nn::Tensors hidden;
     clip_.forward(pixels, runner, ctx, &hidden);
     std::vector<at::Tensor> taken;
-    for (const std::int64_t state : states_) {
-      const at::Tensor& all = hidden.at(static_cast<std::size_t>(state));
-      taken.push_back(class_token_ ? all : all.narrow(1, 1, all.size(1) - 1));
-    }
-    return taken.size() == 1 ? taken.front() : at::cat(taken, 2);
+    for (const std::int64_t state : states_) taken.push_back(selected(hidden.at(static_cast<std::size_t>(state))));
+    return at::cat(taken, 2);
   }
 
  private:
+  at::Tensor selected(const at::Tensor& hidden) const {
+    return class_token_ ? hidden : hidden.narrow(1, 1, hidden.size(1) - 1);
+  }
   static std::vector<std::int64_t> states_of(const VisionTowerConfig& config) {
     std::vector<std::int64_t> states;
     for (const std::int64_t layer : config.select_layers) {
@@ -63,6 +64,13 @@ std::int64_t VisionTowerConfig::tokens(std::int64_t height, std::int64_t width) 
     throw RequestError("the vision tower takes pictures of {0} x {0} pixels, not {1} x {2}", clip.image_size, height,
                        width);
   return tokens();
+}
+
+void VisionTowerConfig::require_width(const nlohmann::json& json) const {
+  const JsonFields fields(json, "config.json");
+  if (fields.integer("mm_hidden_size", width()) == width()) return;
+  throw RequestError("config.json: mm_hidden_size {} is not the vision tower's {}", json.at("mm_hidden_size").dump(),
+                     width());
 }
 
 std::unique_ptr<VisionTower> make_vision_tower(nn::ModelLayout& layout, const VisionTowerConfig& config,

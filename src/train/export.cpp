@@ -193,7 +193,8 @@ void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
   if (!added.empty()) write_file(dir / "added_tokens.json", added.dump(2) + "\n");
 }
 
-// CLIP stays where it was, named by its absolute path; in transformers' form it is part of the model.
+// The tower stays where it was, named by its absolute path; a built-in one keeps its name. In transformers' form it is
+// part of the model.
 nlohmann::json language_config(const LoadedModel& model, const std::string& precision) {
   auto config = model.recipe->exported_config();
   const auto& tower = model.recipe->tower_folder();
@@ -203,7 +204,7 @@ nlohmann::json language_config(const LoadedModel& model, const std::string& prec
     for (const char* part : {"text_config", "vision_config"}) config[part]["torch_dtype"] = type;
     return config;
   }
-  config["mm_vision_tower"] = tower.string();
+  if (!tower.empty()) config["mm_vision_tower"] = tower.string();
   config.erase("vision_tower");
   return config;
 }
@@ -211,7 +212,7 @@ nlohmann::json language_config(const LoadedModel& model, const std::string& prec
 // A tower that is kept lies in the weights, and its description beside them.
 void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
   auto config = language_config(model, precision);
-  if (keeps_tower(model) && !in_transformers_form(model)) {
+  if (keeps_tower(model) && !model.recipe->tower_folder().empty()) {
     config["mm_vision_tower"] = "clip";
     make_directories(dir / "clip");
     for (const char* name : {"config.json", "preprocessor_config.json"}) {

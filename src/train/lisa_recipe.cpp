@@ -54,19 +54,18 @@ class LisaRecipe final : public Recipe {
   }
 
   data::InputSpec input_spec(std::int64_t model_max_length) const override {
-    const auto& clip = folder_.lisa.clip;
     data::InputSpec spec;
     spec.sam_size = folder_.lisa.sam.image_size;
-    data::describe_tower(folder_.tower, clip, spec);
-    spec.image_patches = clip.patches();
+    data::describe_tower(folder_.tower, folder_.lisa.tower, spec);
+    spec.image_patches = folder_.lisa.tower.tokens();
     spec.model_max_length = model_max_length;
     return spec;
   }
 
   std::vector<data::TowerFeatures> towers() const override {
     const auto& lisa = folder_.lisa;
-    return {data::describe_clip({lisa.clip, std::nullopt, {lisa.select_layer}, false}, input_spec(0)),
-            data::describe_sam(lisa.sam)};
+    if (lisa.tower.fastvit) return {data::describe_sam(lisa.sam)};  // features are stored of CLIP and SAM
+    return {data::describe_clip(lisa.tower, input_spec(0)), data::describe_sam(lisa.sam)};
   }
 
   shard::Workload workload(const nn::ModelLayout& layout, const BatchShape& shape,

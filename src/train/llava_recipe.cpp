@@ -45,20 +45,16 @@ class LlavaRecipe final : public Recipe {
   explicit LlavaRecipe(const TrainConfig& config)
       : config_(config),
         folder_(models::read_llava_folder({config.version, config.vision_tower, config.hub_dir, settings_of(config)})) {
-    if (folder_.llava.tower.fastvit) {
-      throw RequestError(
-          "--version {}: its vision tower is a FastViTHD, which forward and plan run; --recipe llava trains beside "
-          "CLIP",
-          config.version);
-    }
     check_transformers_form();
     io::SourcePtr files = models::open_llava_weights(folder_);
-    folder_.llava.language.fit_to_weights(*files);
-    const std::string base = folder_.llava.language.base();
+    auto& language = folder_.llava.language;
+    language.fit_to_weights(*files);
+    language.set_vocab_size(std::max(language.vocab_size(), text::load_tokenizer(folder_.folder).size()));
     std::vector<io::SourcePtr> sources;
     auto add = [&](const io::SourcePtr& source) {
-      sources.push_back(std::make_shared<io::RenamedSource>(
-          source, [base](std::string_view name) { return models::llava_layout_name(std::string(name), base); }));
+      sources.push_back(std::make_shared<io::RenamedSource>(source, [own = folder_.llava](std::string_view name) {
+        return models::llava_layout_name(std::string(name), own);
+      }));
     };
     // A projector that was trained alone comes before what the model's files may hold.
     if (!config.pretrain_mm_mlp_adapter.empty()) add(io::open_weights(config.pretrain_mm_mlp_adapter));
@@ -141,7 +137,7 @@ class LlavaRecipe final : public Recipe {
   data::InputSpec input_spec(std::int64_t model_max_length) const override {
     data::InputSpec spec;
     spec.sam_size = 0;
-    data::describe_tower(transformers_ ? folder_.folder : folder_.tower, folder_.llava.tower.clip, spec);
+    data::describe_tower(transformers_ ? folder_.folder : folder_.tower, folder_.llava.tower, spec);
     spec.aspect = image::aspect_from_name(config_.image_aspect_ratio);
     spec.image_patches = folder_.llava.tower.tokens();
     spec.model_max_length = model_max_length;
@@ -149,6 +145,7 @@ class LlavaRecipe final : public Recipe {
   }
 
   std::vector<data::TowerFeatures> towers() const override {
+    if (folder_.llava.tower.fastvit) return {};  // features are stored of CLIP
     return {data::describe_clip(folder_.llava.tower, input_spec(0))};
   }
 

@@ -226,6 +226,17 @@ void add_projector(const nn::ModelLayout& layout, const models::VisionTowerConfi
   }
 }
 
+// A vision tower and the projector behind it.
+void add_tower(const nn::ModelLayout& layout, const models::VisionTowerConfig& tower, std::int64_t hidden,
+               const BatchShape& s, std::int64_t element, shard::Workload& work) {
+  if (tower.fastvit) {
+    add_fastvit(layout, *tower.fastvit, s, element, work);
+  } else {
+    add_clip(layout, tower.clip, s, element, work);
+  }
+  add_projector(layout, tower, hidden, s, element, work);
+}
+
 std::int64_t pixels(std::int64_t side) {
   return 3 * side * side;
 }
@@ -281,12 +292,10 @@ shard::Workload language_workload(const nn::ModelLayout& layout, const models::L
 shard::Workload lisa_workload(const nn::ModelLayout& layout, const models::LisaConfig& config, const BatchShape& shape,
                               std::int64_t element) {
   auto work = language_workload(layout, config.language, shape, element);
-  add_clip(layout, config.clip, shape, element, work);
-  add_projector(layout, {config.clip, std::nullopt, {config.select_layer}, false}, config.language.hidden_size(), shape,
-                element, work);
+  add_tower(layout, config.tower, config.language.hidden_size(), shape, element, work);
   add_sam_encoder(layout, config.sam, shape, element, work);
   add_mask_head(layout, config, shape, element, work);
-  const auto picture = pixels(config.sam.image_size) + pixels(config.clip.image_size);
+  const auto picture = pixels(config.sam.image_size) + pixels(config.tower.image_size());
   work.batches +=
       4 * shape.micro_batches * (shape.images * picture + shape.masks * shape.mask_pixels) + shape.read_ahead;
   return work;
@@ -295,12 +304,7 @@ shard::Workload lisa_workload(const nn::ModelLayout& layout, const models::LisaC
 shard::Workload llava_workload(const nn::ModelLayout& layout, const models::LlavaConfig& config,
                                const BatchShape& shape, std::int64_t element) {
   auto work = language_workload(layout, config.language, shape, element);
-  if (config.tower.fastvit) {
-    add_fastvit(layout, *config.tower.fastvit, shape, element, work);
-  } else {
-    add_clip(layout, config.tower.clip, shape, element, work);
-  }
-  add_projector(layout, config.tower, config.language.hidden_size(), shape, element, work);
+  add_tower(layout, config.tower, config.language.hidden_size(), shape, element, work);
   work.batches += 4 * shape.micro_batches * shape.images * pixels(config.tower.image_size()) + shape.read_ahead;
   return work;
 }

@@ -102,14 +102,13 @@ TEST_F(FrozenTowersTest, HoldsTheTowersOutputsRoundedToBf16) {
   const auto folder = models::read_lisa_folder({root / "model", "", "", ""});
   nn::ModelLayout layout;
   const auto base = folder.lisa.language.base();
-  const auto clip = models::make_vision_tower(layout, {folder.lisa.clip, std::nullopt, {-2}, false},
-                                              base + ".vision_tower.vision_tower");
+  const auto clip = models::make_vision_tower(layout, folder.lisa.tower, base + ".vision_tower.vision_tower");
   const models::SamImageEncoder sam(layout, folder.lisa.sam, base + ".visual_model.image_encoder");
   nn::materialize(layout, 5);  // values depend on seed and name: those of the file
   nn::LocalRunner runner;
   InputSpec pixels;
   pixels.sam_size = folder.lisa.sam.image_size;
-  describe_tower(folder.tower, folder.lisa.clip, pixels);
+  describe_tower(folder.tower, folder.lisa.tower, pixels);
   auto stored = pixels;
   const auto shards = Shards::open((root / "out").string(), "val", {});
   for (const auto& one : shards.features()) (one.name == "sam" ? stored.stored_sam : stored.stored_clip) = one.shape;

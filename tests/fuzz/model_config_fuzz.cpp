@@ -43,7 +43,8 @@ void build(const models::SamConfig& config) {
 }
 
 void build(const models::LisaConfig& config) {
-  if (layers_of(config.language) > kMostLayers || config.clip.layers > kMostLayers || config.sam.depth > kMostLayers)
+  if (layers_of(config.language) > kMostLayers || config.tower.clip.layers > kMostLayers ||
+      config.sam.depth > kMostLayers)
     return;
   nn::ModelLayout layout;
   const models::LisaModel model(layout, config);

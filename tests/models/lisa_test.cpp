@@ -3,10 +3,13 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
 
 #include "nn/support.hpp"
 #include "tessera/core/error.hpp"
@@ -28,12 +31,12 @@ LisaConfig small() {
   llama.head_dim = 6;
   llama.rope.dim = 6;
   config.language.family = llama;
-  config.clip.hidden_size = 8;
-  config.clip.intermediate_size = 12;
-  config.clip.layers = 2;
-  config.clip.heads = 2;
-  config.clip.image_size = 10;
-  config.clip.patch_size = 5;
+  config.tower.clip.hidden_size = 8;
+  config.tower.clip.intermediate_size = 12;
+  config.tower.clip.layers = 2;
+  config.tower.clip.heads = 2;
+  config.tower.clip.image_size = 10;
+  config.tower.clip.patch_size = 5;
   config.sam.image_size = 16;
   config.sam.patch_size = 8;
   config.sam.embed_dim = 8;
@@ -125,6 +128,31 @@ TEST(Lisa, AnEmptyBatchHasLossZeroAndAGraph) {
   EXPECT_EQ(out.loss.item<double>(), 0.0);
   EXPECT_TRUE(out.pred_masks.empty());
   out.loss.backward();
+}
+
+TEST(Lisa, ItsTowerMayBeAFastViT) {
+  LisaConfig config = small();
+  config.tower.fastvit = FastVitConfig::from_json(nlohmann::json::parse(
+      R"({"layers": [1, 1, 1], "embed_dims": [3, 6, 18], "mlp_ratios": [2, 2, 1], "pos_embs": [null, null, null],
+          "token_mixers": ["repmixer", "repmixer", "repmixer"], "image_size": 40})"));
+  nn::ModelLayout layout;
+  const LisaModel model(layout, config);
+  nn::materialize(layout, 1);
+  LisaBatch batch = batch_of({1, 0, 2});
+  batch.images_clip = at::rand({3, 3, 40, 40});
+  NotingRunner runner;
+  LisaForwardOptions options;
+  options.trace = true;
+  const LisaOutputs out = model.forward(batch, runner, {}, options);
+  EXPECT_EQ(out.clip_features.sizes(), (at::IntArrayRef{3, 9, 36}));
+  EXPECT_EQ(out.final_hidden.size(1), 7 + 9 - 1);
+  EXPECT_EQ(out.pred_embeddings.size(0), 3);
+  const auto order = runner.order;
+  batch = batch_of({});
+  batch.images_clip = at::rand({0, 3, 40, 40});
+  runner.order.clear();
+  model.forward(batch, runner, {});
+  EXPECT_EQ(runner.order, order);
 }
 
 TEST(Lisa, LossesOverPartsWithTheGlobalCountsAddUpToTheWhole) {

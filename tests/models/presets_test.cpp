@@ -52,6 +52,11 @@ TEST(Presets, LlavaHasThePublishedSizes) {
   EXPECT_EQ(total("llava-1.5-7b"), 6'738'415'616 + 303'507'456 + 20'979'712);
   EXPECT_EQ(total("llava-1.5-13b"), 13'015'864'320 + 303'507'456 + 31'467'520);
   EXPECT_EQ(total("qwen1.5-4b-llava"), 3'950'369'280 + 303'507'456 + 9'180'160);
+  // Qwen2's published totals, FastViTHD with its unused head, and the projector.
+  const auto projector = [](std::int64_t width) { return 3072 * width + width * width + 2 * width; };
+  EXPECT_EQ(total("fastvlm-0.5b"), 494'032'768 + 125'073'504 + projector(896));
+  EXPECT_EQ(total("fastvlm-1.5b"), 1'543'714'304 + 125'073'504 + projector(1536));
+  EXPECT_EQ(total("fastvlm-7b"), 7'615'616'512 + 125'073'504 + projector(3584));
   EXPECT_THROW(llava_preset("llava-1.5-70b"), RequestError);
 }
 

@@ -32,6 +32,8 @@ struct LlavaRecipeTest : testing::Test {
     std::filesystem::create_directories(dir / "clip");
     write_file(dir / "config.json", kModel);
     write_file(dir / "clip/config.json", kClip);
+    std::filesystem::copy_file(std::filesystem::path(TESSERA_SOURCE_DIR) / "launch/toy/lisa/tokenizer.model",
+                               dir / "tokenizer.model");
     io::SafetensorsWriter(dir / "model.safetensors", {}).commit();
     set_recipe_defaults(config, "llava");
     config.version = dir.path().string();

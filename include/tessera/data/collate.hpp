@@ -9,9 +9,9 @@
 #include "tessera/data/shard_file.hpp"
 #include "tessera/image/augment.hpp"
 #include "tessera/image/preprocess.hpp"
-#include "tessera/models/clip.hpp"
 #include "tessera/models/lisa_batch.hpp"
 #include "tessera/models/llava_batch.hpp"
+#include "tessera/models/vision_tower.hpp"
 
 namespace tessera::data {
 
@@ -34,9 +34,9 @@ struct InputSpec {
   }
 };
 
-/// Sets what the CLIP tower at `folder` is fed with: its preprocessor_config.json, or CLIP's own settings. Throws
-/// RequestError where that is not the size the tower takes.
-void describe_tower(const std::filesystem::path& folder, const models::ClipVisionConfig& clip, InputSpec& spec);
+/// Sets what the tower at `folder` is fed with: its preprocessor_config.json, or CLIP's own settings, or FastViT's. No
+/// folder: a built-in tower. Throws RequestError where that is not the size the tower takes.
+void describe_tower(const std::filesystem::path& folder, const models::VisionTowerConfig& tower, InputSpec& spec);
 
 struct CollateReport {
   std::int64_t tokens = 0;             ///< that are no padding

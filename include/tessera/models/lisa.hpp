@@ -1,14 +1,15 @@
 #pragma once
-/// LISA: a language model (LLaMA in the reference; Qwen2, Mistral, MPT) with CLIP features spliced into its text, whose
-/// hidden state before each [SEG] prompts SAM's mask decoder. Source: dvlab-research/LISA model/LISA.py and
-/// model/llava.
+/// LISA: a language model (LLaMA in the reference; Qwen2, Mistral, MPT) with features of CLIP or a FastViT spliced into
+/// its text, whose hidden state before each [SEG] prompts SAM's mask decoder. Source: dvlab-research/LISA model/LISA.py
+/// and model/llava.
 ///
 /// Shapes: I images, C conversations, L text length, P patches of the tower, T = L + P - 1, D hidden, V vocabulary,
 /// n_b masks of image b, n their sum.
 ///
-/// Units in the order of a step: embed_tokens, CLIP's blocks, mm_projector, SAM's encoder, the decoder layers, norm and
-/// lm_head, text_hidden_fcs with SAM's prompt encoder and mask decoder. It does not depend on what is in a batch; I, C
-/// and n may be 0. Batches that bring a tower's features do without its units: all batches of a run, or none.
+/// Units in the order of a step: embed_tokens, the tower's blocks, mm_projector, SAM's encoder, the decoder layers,
+/// norm and lm_head, text_hidden_fcs with SAM's prompt encoder and mask decoder. It does not depend on what is in a
+/// batch; I, C and n may be 0. Batches that bring a tower's features do without its units: all batches of a run, or
+/// none.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -18,10 +19,10 @@
 #include <string>
 #include <vector>
 
-#include "tessera/models/clip.hpp"
 #include "tessera/models/language_config.hpp"
 #include "tessera/models/lisa_batch.hpp"
 #include "tessera/models/sam.hpp"
+#include "tessera/models/vision_tower.hpp"
 #include "tessera/nn/context.hpp"
 #include "tessera/nn/runner.hpp"
 
@@ -29,9 +30,8 @@ namespace tessera::models {
 
 struct LisaConfig {
   LanguageConfig language;
-  ClipVisionConfig clip;
+  VisionTowerConfig tower;  ///< CLIP in the reference; its class token is dropped
   SamConfig sam;
-  std::int64_t select_layer = -2;         ///< mm_vision_select_layer
   std::string projector_type = "linear";  ///< mm_projector_type
   std::int64_t out_dim = 256;             ///< width of [SEG]'s projection; SAM's prompt width
   bool use_im_start_end = true;           ///< mm_use_im_start_end; for whoever writes the prompts
@@ -85,7 +85,7 @@ struct LisaOutputs {
   // --- with options.trace ---
   nn::Tensors hidden_states;                ///< layers+1 of [C,T,D]; the last is after the final norm
   at::Tensor final_hidden;                  ///< [C,T,D]
-  at::Tensor clip_features;                 ///< [I,P,H]
+  at::Tensor clip_features;                 ///< [I,P,H], the tower's, whatever it is
   at::Tensor projected_features;            ///< [I,P,D]
   at::Tensor sam_image_embeddings;          ///< [I,out_dim,h,w]
   at::Tensor pred_embeddings;               ///< [n,out_dim]

@@ -24,7 +24,7 @@ struct LisaFolderRequest {
 
 struct LisaFolder {
   std::filesystem::path folder;
-  std::filesystem::path tower;  ///< CLIP's folder, absolute
+  std::filesystem::path tower;  ///< the vision tower's folder, absolute; empty: a built-in tower
   std::filesystem::path sam;    ///< SAM's file or folder; empty: the model folder's own weights
   nlohmann::json config;        ///< config.json
   LisaConfig lisa;              ///< seg_token_id set; vocabulary as large as the tokenizer needs

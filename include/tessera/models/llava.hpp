@@ -42,8 +42,6 @@ struct LlavaConfig {
   static LlavaConfig from_original(const nlohmann::json& json, const nlohmann::json& tower);
   /// config.json with text_config and vision_config.
   static LlavaConfig from_transformers(const nlohmann::json& json);
-  /// Throws RequestError when config.json has an mm_hidden_size that is not the tower's width.
-  void require_hidden_size(const nlohmann::json& json) const;
 };
 
 /// What the language model sees.

@@ -32,6 +32,9 @@ struct LlavaFolder {
 /// Is this config.json a LLaVA's (and not a LISA's)?
 bool is_llava_config(const nlohmann::json& config);
 
+/// Is this the config.json of a LLaVA in transformers' form?
+bool is_transformers_llava(const nlohmann::json& config);
+
 /// Throws RequestError naming the file or the flag that would mend it.
 LlavaFolder read_llava_folder(const LlavaFolderRequest& request);
 

@@ -16,7 +16,8 @@ std::vector<std::string> preset_names();
 LisaConfig lisa_preset(std::string_view name);
 
 /// "llava-1.5-7b", "llava-1.5-13b": Vicuna 1.5 with CLIP ViT-L/14 at 336 px and the two-layer projector.
-/// "qwen1.5-4b-llava": the same tower and projector on Qwen1.5-4B.
+/// "qwen1.5-4b-llava": the same tower and projector on Qwen1.5-4B. "fastvlm-0.5b", "fastvlm-1.5b", "fastvlm-7b":
+/// Apple's FastVLM, FastViTHD (folded) at 1024 px with the two-layer projector on Qwen2.
 std::vector<std::string> llava_preset_names();
 /// Throws RequestError naming the nearest known name.
 LlavaConfig llava_preset(std::string_view name);

@@ -30,6 +30,8 @@ struct VisionTowerConfig {
   std::int64_t tokens() const { return fastvit ? fastvit->tokens() : clip.patches() + (class_token ? 1 : 0); }
   /// Of an image of this size. Throws RequestError when the tower does not take it: CLIP takes one size, FastViT any.
   std::int64_t tokens(std::int64_t height, std::int64_t width) const;
+  /// Throws RequestError when a config.json has an mm_hidden_size that is not `width`.
+  void require_width(const nlohmann::json& json) const;
   std::int64_t width() const {
     return fastvit ? fastvit->width() : clip.hidden_size * static_cast<std::int64_t>(select_layers.size());
   }

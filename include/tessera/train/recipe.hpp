@@ -71,7 +71,7 @@ class Recipe {
   /// config.json of what was trained; where its weights are of another type or its tower elsewhere, the caller says so.
   virtual nlohmann::json exported_config() const = 0;
 
-  /// The folder of the model, and of its vision tower as far as it is one of its own.
+  /// The folder of the model, and of its vision tower; that is empty where config.json names a built-in one.
   virtual const std::filesystem::path& folder() const = 0;
   virtual const std::filesystem::path& tower_folder() const = 0;
 };

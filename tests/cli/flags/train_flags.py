@@ -28,6 +28,7 @@ MODEL = {
     "hub_dir": Needed("--hub_dir", "{root}/hub", base=("--vision_tower", "some/clip")),
     "precision": Curve("--precision", "bf16"),
     "random_init": Needed("--random_init", kind="drawn"),
+    "new_token_init": Shown("train.fastvit_tower", "tests/train/fastvit_tower_test.py", "--new_token_init"),
     "out_dim": Refused("--out_dim", "16", words=["--out_dim 16"]),
 }
 

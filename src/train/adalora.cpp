@@ -8,7 +8,9 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "tessera/core/error.hpp"
 
@@ -70,6 +72,11 @@ double AdaLora::regularise(double scale) {
   return adapt::orthogonality(lora_).item<double>();
 }
 
+void AdaLora::before_update() {
+  const auto& own = slice();
+  gradient_ = own.grad.to(own.master.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+}
+
 void AdaLora::allocate(std::int64_t step, double grad_scale) {
   const at::NoGradGuard no_grad;
   const std::int64_t last = config_.total_step - config_.tfinal;
@@ -82,8 +89,7 @@ void AdaLora::allocate(std::int64_t step, double grad_scale) {
 
 void AdaLora::update_importance(double grad_scale) {
   auto& own = slice();
-  const at::Tensor gradient = own.grad.to(own.master.device()).mul(grad_scale);
-  adapt::update_importance(config_, own.master, gradient, own.sensitivity, own.uncertainty);
+  adapt::update_importance(config_, own.master, gradient_.mul(grad_scale), own.sensitivity, own.uncertainty);
 }
 
 void AdaLora::choose(std::int64_t budget) {

@@ -166,8 +166,10 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimiz
   }
   const auto update = TraceLog::Clock::now();
   const double grad_scale = shard::clip_scale(metrics.grad_norm, config.max_grad_norm) / scaler.scale();
+  const bool allocates = !metrics.skipped && config.adalora != nullptr;
+  if (allocates) config.adalora->before_update();
   if (!metrics.skipped) optimizer.step(grad_scale);
-  if (!metrics.skipped && config.adalora != nullptr) config.adalora->allocate(step, grad_scale);
+  if (allocates) config.adalora->allocate(step, grad_scale);
   if (config.trace != nullptr) {
     config.trace->add(TraceLog::Row::compute, "optimizer", update, TraceLog::Clock::now());
   }

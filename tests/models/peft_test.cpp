@@ -159,7 +159,8 @@ TEST_P(Peft, TransformersLoadsOurMergedModelAndComputesTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Peft,
-                         testing::Values("substrings", "patterns", "indices", "dora", "saved", "embedding", "adalora", "prefix"),
+                         testing::Values("substrings", "patterns", "indices", "dora", "saved", "embedding", "adalora",
+                                         "prefix"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace

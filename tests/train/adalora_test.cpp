@@ -26,7 +26,8 @@ TEST_P(AdaLoraSteps, LossesWeightsAndRankPatternAreThoseOfPeft) {
   shard::Optimizer optimizer = run.optimizer();
   AdaLora adalora(run.engine(), *run.model().lora());
   for (std::int64_t i = 0; i < losses.size(0); ++i) {
-    const at::Tensor loss = run.step(optimizer, [&] { adalora.allocate(i + 1, 1.0); });
+    const at::Tensor loss =
+        run.step(optimizer, {[&] { adalora.before_update(); }, [&] { adalora.allocate(i + 1, 1.0); }});
     EXPECT_TRUE(close(loss.cpu(), losses[i])) << "step " << i + 1;
   }
   EXPECT_EQ(run.expect_trained(expected) + 1, static_cast<int>(expected.size()));
@@ -67,6 +68,25 @@ TEST(AdaLora, TheRegularisersGradientIsThatOfAutograd) {
   run.engine().end_step();
   ASSERT_EQ(found.size(), wanted.size());
   for (const auto& [name, gradient] : wanted) EXPECT_TRUE(close(found.at(name), gradient)) << name;
+}
+
+TEST(AdaLora, ImportanceIsOfTheClippedGradientWhateverTheOptimiserLeaves) {
+  AdapterRun run("adalora");
+  AdaLora adalora(run.engine(), *run.model().lora());
+  shard::Optimizer optimizer = run.optimizer();
+  shard::TrainedSlice* own = nullptr;
+  for (auto& slice : run.engine().trained()) {
+    if (slice.sensitivity.defined()) own = &slice;
+  }
+  ASSERT_NE(own, nullptr);
+  at::Tensor gradient;
+  const auto before = [&] {
+    adalora.before_update();
+    gradient = own->grad.clone();
+  };
+  run.step(optimizer, {before, [&] { adalora.allocate(1, 0.5); }, 0.5});
+  const double weight = 1 - run.model().lora()->config.adalora->beta1;
+  EXPECT_TRUE(close(own->sensitivity, (own->master * gradient * 0.5).abs() * weight, 1e-5, 1e-9));
 }
 
 TEST(AdaLora, ItsStateIsThePatternAndNothingElse) {

@@ -24,7 +24,7 @@ AdapterRun::AdapterRun(const std::string& golden, const std::vector<std::string>
   engine_->settle();
 }
 
-at::Tensor AdapterRun::step(shard::Optimizer& optimizer, const std::function<void()>& updated) {
+at::Tensor AdapterRun::step(shard::Optimizer& optimizer, const AroundUpdate& around) {
   engine_->begin_step();
   engine_->begin_pass(shard::Pass::train);
   const auto result = model_->run(inputs_, *engine_);
@@ -32,8 +32,9 @@ at::Tensor AdapterRun::step(shard::Optimizer& optimizer, const std::function<voi
   engine_->end_pass();
   engine_->reduce_held();
   engine_->check_gradients();
-  optimizer.step(1.0);
-  updated();
+  around.before();
+  optimizer.step(around.grad_scale);
+  around.after();
   engine_->end_step();
   return result.objective.detach();
 }

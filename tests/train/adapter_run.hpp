@@ -16,6 +16,13 @@
 
 namespace tessera::testing_support {
 
+/// What happens in a step besides the update, and by what the update multiplies the gradients.
+struct AroundUpdate {
+  std::function<void()> before = [] {};
+  std::function<void()> after = [] {};
+  double grad_scale = 1.0;
+};
+
 /// A golden model with its adapters over an engine.
 class AdapterRun {
  public:
@@ -23,9 +30,8 @@ class AdapterRun {
   explicit AdapterRun(const std::string& golden, const std::vector<std::string>& adapters = {"adapter"});
 
   /// One step from the recorded inputs. Every rank has the whole batch, so that each loss counts one part in the number
-  /// of ranks. `updated` is called after the update, before the step ends.
-  at::Tensor step(
-      shard::Optimizer& optimizer, const std::function<void()>& updated = [] {});
+  /// of ranks.
+  at::Tensor step(shard::Optimizer& optimizer, const AroundUpdate& around = {});
   /// torch's AdamW with the goldens' settings.
   shard::Optimizer optimizer();
   /// Every parameter that trains against the golden's tensors by their names in PEFT's file; returns how many.

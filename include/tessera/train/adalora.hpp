@@ -4,10 +4,10 @@
 /// is computed by every rank from the whole adapters, importance is kept beside the slices and gathered where triplets
 /// are chosen. Every call is collective.
 /// Source: huggingface/peft tuners/adalora/model.py (forward, update_and_allocate).
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
-#include <map>
 #include <string>
-#include <vector>
 
 #include "tessera/adapt/lora.hpp"
 #include "tessera/shard/engine.hpp"
@@ -24,8 +24,10 @@ class AdaLora {
   double regularise(double scale);
   double weight() const noexcept { return config_.orth_reg_weight; }
 
-  /// After the optimiser's update and before Engine::end_step. step counts from 1; grad_scale is what the update
-  /// multiplied the gradients by. Sets E's masters and the adapter's rank_pattern.
+  /// Just before the optimiser's update, which may leave other gradients behind: keeps a copy of the adapters'.
+  void before_update();
+  /// After it and before Engine::end_step. step counts from 1; grad_scale is what the update multiplied the gradients
+  /// by. Sets E's masters and the adapter's rank_pattern.
   void allocate(std::int64_t step, double grad_scale);
 
   /// JSON text of the rank pattern, which a checkpoint keeps beside the slices.
@@ -42,6 +44,7 @@ class AdaLora {
   shard::Engine& engine_;
   adapt::Lora& lora_;
   adapt::AdaLoraConfig& config_;
+  at::Tensor gradient_;  // of this step, as long as the slice
 };
 
 }  // namespace tessera::train

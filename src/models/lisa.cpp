@@ -58,7 +58,7 @@ struct LisaModel::Parts {
     return {layout, config};
   }
 
-  /// CLIP's patches [I,P,H]; the class token is dropped.
+  /// The tower's features [I,P,H], its own or those that the batch brings.
   at::Tensor see(const LisaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const {
     if (batch.clip_features.defined()) return batch.clip_features;
     return tower->features(batch.images_clip, runner, ctx);

@@ -13,6 +13,7 @@
 #include "tessera/models/lisa_folder.hpp"
 #include "tessera/models/llava_folder.hpp"
 #include "tessera/models/presets.hpp"
+#include "tessera/shard/optimizer.hpp"
 #include "tessera/shard/planner.hpp"
 #include "tessera/train/adapter_flags.hpp"
 #include "tessera/train/engine_flags.hpp"
@@ -30,6 +31,9 @@ struct PlanFlags {
   train::AdapterFlags adapter;
   std::string train_scope = "lisa";
   std::string precision = "bf16";
+  std::string optim = "adamw";
+  double momentum = 0;
+  double ema_decay = 0;
   bool units = false;
   train::EngineFlags engine;
   // the machine, which need not be there
@@ -91,6 +95,9 @@ void bind(Options& o, PlanFlags& f) {
         {.group = "Model", .choices = {"lisa", "lora", "full"}});
   o.add("precision", &f.precision, "arithmetic and storage of frozen weights",
         {.group = "Model", .choices = {"fp32", "bf16", "fp16"}});
+  o.add("optim", &f.optim, "optimiser, as `tessera train` names it", {.group = "Model"});
+  o.add("momentum", &f.momentum, "of sgd; above 0 it keeps a state", {.group = "Model", .min = 0});
+  o.add("ema_decay", &f.ema_decay, "above 0: an average of the trained weights is kept", {.group = "Model", .min = 0});
   o.add("units", &f.units, "a line for each unit", {.group = "Output"});
   train::bind(o, f.engine);
   o.add("async_save", &f.async_save, "checkpoints are written from a copy in host memory", {.group = "Engine"});
@@ -207,6 +214,12 @@ shard::PlannerRequest request_of(const PlanFlags& f, const nn::ModelLayout& layo
   request.engine.device = c10::Device(cpu ? c10::DeviceType::CPU : c10::DeviceType::CUDA, 0);
   request.engine.layer_major = static_cast<int>(f.engine.layer_major);
   request.engine.reproducible = f.engine.reproducible == "auto" ? cpu : f.engine.reproducible == "true";
+  shard::OptimizerConfig optimizer;
+  optimizer.kind = shard::optimizer_kind(f.optim);
+  optimizer.momentum = f.momentum;
+  request.engine.moments = optimizer.moments();
+  request.engine.moments_8bit = optimizer.moments_8bit();
+  request.engine.average = f.ema_decay > 0;
   train::check_layer_major(f.engine, f.grad_accumulation_steps);
   request.choices = train::choices(f.engine, layout);
   request.micro_batches = f.grad_accumulation_steps;
@@ -228,7 +241,8 @@ void print_memory(const shard::RunPlan& p, std::int64_t ranks) {
   say("  fp32 masters        {}", gib(m.master));
   say("  gradients           {}", gib(m.gradients));
   say("  optimiser states    {}", gib(m.optimizer));
-  say("  sum of the above    {}", gib(m.frozen + m.master + m.gradients + m.optimizer));
+  if (m.average > 0) say("  average of weights  {}", gib(m.average));
+  say("  sum of the above    {}", gib(m.frozen + m.master + m.gradients + m.optimizer + m.average));
   say("  whole               {}, 1/{} of it {}", gib(p.plan.whole_state), ranks, gib(p.plan.whole_state / ranks));
   say("  gathered at once    {} at most (of it {} held through a step)", gib(m.gathered), gib(states.held));
   say("  activations         {} at most", gib(m.activations));

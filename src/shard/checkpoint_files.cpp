@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "shard/slice_states.hpp"
 #include "tessera/core/direct_file.hpp"
 #include "tessera/core/hash.hpp"
 
@@ -20,16 +21,6 @@ using format::Entry;
 using format::FileRow;
 using format::kBlock;
 using format::Table;
-
-struct State {
-  const char* name;
-  at::Tensor TrainedSlice::*member;
-};
-constexpr State kStates[] = {{"master", &TrainedSlice::master},
-                             {"exp_avg", &TrainedSlice::exp_avg},
-                             {"exp_avg_sq", &TrainedSlice::exp_avg_sq},
-                             {"sensitivity", &TrainedSlice::sensitivity},
-                             {"uncertainty", &TrainedSlice::uncertainty}};
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
@@ -44,15 +35,16 @@ FileRow write_table(const fs::path& folder, const std::string& stem, const Table
 std::vector<PieceRef> pieces_of(std::vector<TrainedSlice>& slices) {
   std::vector<PieceRef> out;
   for (auto& slice : slices) {
-    for (const auto& piece : slice.pieces) {
-      const auto& param = *slice.layout->tensors()[piece.tensor].param;
-      for (const auto& state : kStates) {
-        if (!(slice.*(state.member)).defined()) continue;
-        out.push_back({{param.name, state.name, piece.tensor_begin, piece.count, 0, {}},
-                       (slice.*(state.member)).narrow(0, piece.slice_begin, piece.count)});
+    for (std::size_t i = 0; i < slice.pieces.size(); ++i) {
+      const auto& param = *slice.layout->tensors()[slice.pieces[i].tensor].param;
+      for (auto& part : states_of(slice, i)) {
+        const int size = static_cast<int>(part.data.element_size());
+        out.push_back({{param.name, part.name, part.begin, part.count, 0, {}, size}, std::move(part.data)});
       }
     }
   }
+  // What has one byte an element comes last, so that fp32 stays aligned.
+  std::stable_partition(out.begin(), out.end(), [](const PieceRef& piece) { return piece.entry.size == 4; });
   return out;
 }
 
@@ -89,7 +81,7 @@ void Snapshot::take(const RankFile& file) {
     if (from.is_cpu()) {
       std::memcpy(to, from.const_data_ptr(), static_cast<std::size_t>(entry.bytes()));
     } else {
-      at::from_blob(to, {entry.count}, at::TensorOptions().dtype(at::kFloat)).copy_(from);
+      at::from_blob(to, {entry.count}, at::TensorOptions().dtype(from.scalar_type())).copy_(from);
     }
   }
 }
@@ -102,7 +94,7 @@ FileRow write_rank_files(const fs::path& folder, const std::string& stem, RankFi
     for (std::int64_t at = 0; at < entry.count; at += kBlock) {
       const auto count = std::min(kBlock, entry.count - at);
       entry.blocks.push_back(
-          xxh3_64(snapshot.data() + entry.offset + at * 4, static_cast<std::size_t>(count) * sizeof(float)));
+          xxh3_64(snapshot.data() + entry.offset + at * entry.size, static_cast<std::size_t>(count * entry.size)));
     }
   }
   out.append(snapshot.data(), static_cast<std::size_t>(bytes));

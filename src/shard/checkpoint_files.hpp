@@ -16,10 +16,11 @@ namespace tessera::shard {
 
 struct PieceRef {
   format::Entry entry;
-  at::Tensor data;  // fp32 view of a slice
+  at::Tensor data;  // view of a slice
 };
 
-/// The three states of every piece this rank owns, in the order of the slices; offsets and checksums not yet set.
+/// The states of every piece this rank owns, in the order of the slices, bytes behind fp32; offsets and checksums not
+/// yet set.
 std::vector<PieceRef> pieces_of(std::vector<TrainedSlice>& slices);
 
 /// What a data file will hold, known before any data.

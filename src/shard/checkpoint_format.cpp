@@ -62,8 +62,13 @@ auto parse_as(const fs::path& path, const std::string& text, F&& fill) {
 json to_json(const Entry& e) {
   json blocks = json::array();
   for (const auto b : e.blocks) blocks.push_back(hex(b));
-  return {{"tensor", e.tensor}, {"state", e.state},   {"begin", e.begin},
-          {"count", e.count},   {"offset", e.offset}, {"xxh3_64", std::move(blocks)}};
+  return {{"tensor", e.tensor},
+          {"state", e.state},
+          {"begin", e.begin},
+          {"count", e.count},
+          {"offset", e.offset},
+          {"size", e.size},
+          {"xxh3_64", std::move(blocks)}};
 }
 
 Entry entry_of(const json& j) {
@@ -73,6 +78,7 @@ Entry entry_of(const json& j) {
   j.at("begin").get_to(e.begin);
   j.at("count").get_to(e.count);
   j.at("offset").get_to(e.offset);
+  e.size = j.value("size", e.size);
   for (const auto& b : j.at("xxh3_64")) e.blocks.push_back(number_of(b));
   return e;
 }
@@ -89,7 +95,9 @@ FileRow row_of(const json& j) {
 bool is_gapless(const Table& table, std::int64_t file_bytes) {
   std::int64_t at = table.header_bytes;
   for (const auto& e : table.entries) {
-    if (e.begin < 0 || e.count <= 0 || e.count > (file_bytes - at) / 4 || e.offset != at) return false;
+    if (e.begin < 0 || e.count <= 0 || (e.size != 4 && e.size != 1) || e.count > (file_bytes - at) / e.size ||
+        e.offset != at)
+      return false;
     if (static_cast<std::int64_t>(e.blocks.size()) != (e.count + kBlock - 1) / kBlock) return false;
     at += e.bytes();
   }
@@ -117,7 +125,7 @@ std::string make_header(std::vector<Entry>& entries) {
     e.offset = end;
     end += e.bytes();
     header[fmt::format("{}[{}:{}].{}", e.tensor, e.begin, e.begin + e.count, e.state)] = {
-        {"dtype", "F32"}, {"shape", {e.count}}, {"data_offsets", {e.offset, end}}};
+        {"dtype", e.size == 4 ? "F32" : "U8"}, {"shape", {e.count}}, {"data_offsets", {e.offset, end}}};
   }
   std::string text = header.dump();
   const std::size_t whole = (text.size() + 8 + DirectFile::kAlign - 1) / DirectFile::kAlign * DirectFile::kAlign;
@@ -159,6 +167,7 @@ std::string encode(const Manifest& manifest) {
                    {"frozen_digest", hex(info.frozen_digest)},
                    {"optimizer", info.optimizer},
                    {"optimizer_steps", info.optimizer_steps},
+                   {"average", info.average},
                    {"tensors", std::move(tensors)},
                    {"trainer", json::parse(info.trainer_state)},
                    {"files", std::move(files)}}
@@ -181,6 +190,7 @@ Manifest read_manifest_file(const fs::path& folder) {
     m.info.frozen_digest = number_of(j.at("frozen_digest"));
     m.info.optimizer = j.value("optimizer", m.info.optimizer);
     m.info.optimizer_steps = j.at("optimizer_steps").get<std::int64_t>();
+    m.info.average = j.value("average", false);
     m.info.trainer_state = j.at("trainer").dump();
     m.info.program = j.at("program").get<std::string>();
     for (const auto& t : j.at("tensors")) {
@@ -229,11 +239,11 @@ void check_header(const InputFile& data, const Table& table) {
   }
 }
 
-void read_block(const InputFile& data, const Entry& entry, std::size_t index, float* out) {
+void read_block(const InputFile& data, const Entry& entry, std::size_t index, void* out) {
   const std::int64_t first = static_cast<std::int64_t>(index) * kBlock;
   const std::int64_t count = std::min(kBlock, entry.count - first);
-  const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
-  data.read(entry.offset + first * 4, out, bytes);
+  const auto bytes = static_cast<std::size_t>(count * entry.size);
+  data.read(entry.offset + first * entry.size, out, bytes);
   if (xxh3_64(out, bytes) != entry.blocks.at(index)) {
     throw damaged(data.path(), fmt::format("{} of '{}' [{}:{}] has another checksum than its table says", entry.state,
                                            entry.tensor, entry.begin + first, entry.begin + first + count));

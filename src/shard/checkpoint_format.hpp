@@ -14,16 +14,17 @@ namespace tessera::shard::format {
 
 constexpr int kFormat = 2;
 constexpr const char* kManifest = "manifest.json";
-/// Elements under one checksum: 4 MiB, what a reader needs to hold beside the slices.
+/// Elements under one checksum: 4 MiB of fp32, what a reader needs to hold beside the slices.
 constexpr std::int64_t kBlock = std::int64_t{1} << 20;
 
 /// A piece of one tensor's state in a rank's data file.
 struct Entry {
   std::string tensor;
-  std::string state;                              // "master", "exp_avg", "exp_avg_sq"
+  std::string state;                              // StatePart::name
   std::int64_t begin = 0, count = 0, offset = 0;  // elements, elements, bytes in the file
   std::vector<std::uint64_t> blocks;              // XXH3-64 of each kBlock elements, from `begin`
-  std::int64_t bytes() const noexcept { return count * 4; }
+  int size = 4;                                   // bytes of an element: 4 (F32) or 1 (U8)
+  std::int64_t bytes() const noexcept { return count * size; }
 };
 
 /// What `rank-….json` says of `rank-….safetensors`. The pieces follow the header without gaps.
@@ -62,6 +63,6 @@ Table read_table(const std::filesystem::path& folder, const FileRow& row);
 InputFile open_data(const std::filesystem::path& folder, const FileRow& row);
 void check_header(const InputFile& data, const Table& table);
 /// Reads block `index` of a piece into `out` and checks it.
-void read_block(const InputFile& data, const Entry& entry, std::size_t index, float* out);
+void read_block(const InputFile& data, const Entry& entry, std::size_t index, void* out);
 
 }  // namespace tessera::shard::format

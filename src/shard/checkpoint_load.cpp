@@ -75,7 +75,7 @@ class Wanted {
   }
 
   // Reads the blocks of a piece that lie in the slices, into place where the slice takes a whole block.
-  void fill(const InputFile& data, const Entry& entry, std::vector<float>& buffer) {
+  void fill(const InputFile& data, const Entry& entry, std::vector<std::byte>& buffer) {
     for (auto& range : by_name_.at({entry.tensor, entry.state})) {
       for (std::size_t b = 0; b < entry.blocks.size(); ++b) {
         const std::int64_t begin = entry.begin + static_cast<std::int64_t>(b) * kBlock;
@@ -84,11 +84,12 @@ class Wanted {
         if (common <= 0) continue;
         at::Tensor target = range.target.narrow(0, first - range.begin, common);
         if (common == count && target.is_cpu()) {
-          read_block(data, entry, b, target.mutable_data_ptr<float>());
+          read_block(data, entry, b, target.mutable_data_ptr());
         } else {
-          buffer.resize(static_cast<std::size_t>(count));
+          buffer.resize(static_cast<std::size_t>(count * entry.size));
           read_block(data, entry, b, buffer.data());
-          target.copy_(at::from_blob(buffer.data() + (first - begin), {common}, at::TensorOptions().dtype(at::kFloat)));
+          target.copy_(at::from_blob(buffer.data() + (first - begin) * entry.size, {common},
+                                     at::TensorOptions().dtype(target.scalar_type())));
         }
         missing_ -= common;
       }
@@ -98,7 +99,7 @@ class Wanted {
  private:
   struct Range {
     std::int64_t begin, count;
-    at::Tensor target;  // fp32 view of the slice
+    at::Tensor target;  // view of the slice
     std::pair<std::int64_t, std::int64_t> common(std::int64_t other, std::int64_t n) const {
       const auto first = std::max(begin, other);
       return {first, std::min(begin + count, other + n) - first};
@@ -116,7 +117,7 @@ void read_files(const fs::path& folder, const Manifest& manifest, Engine& engine
   const auto rank = static_cast<std::size_t>(engine.control().rank());
   const auto ranks = static_cast<std::size_t>(engine.control().size());
   Wanted wanted(engine.trained());
-  std::vector<float> buffer;
+  std::vector<std::byte> buffer;
   for (std::size_t i = 0; i < files; ++i) {
     const std::size_t f = (rank + i) % files;  // its own first: with as many ranks as wrote, that is all
     const bool answers_for = f % ranks == rank;
@@ -149,6 +150,11 @@ CheckpointInfo load_checkpoint(const fs::path& folder, Engine& engine, Optimizer
     if (manifest.info.optimizer != name_of(optimizer.config().kind)) {
       throw RequestError("checkpoint {} holds the states of {}, this run's optimiser is {}: pass the --optim it had",
                          folder.string(), manifest.info.optimizer, name_of(optimizer.config().kind));
+    }
+    if (manifest.info.average != engine.config().average) {
+      throw RequestError("checkpoint {} {} averages of the weights: {}", folder.string(),
+                         manifest.info.average ? "holds" : "holds no",
+                         manifest.info.average ? "pass the --ema_decay it had" : "leave out --ema_decay");
     }
     read_files(folder, manifest, engine);
     optimizer.set_steps(manifest.info.optimizer_steps);

@@ -6,6 +6,7 @@
 
 #include "shard/checkpoint_format.hpp"
 #include "tessera/shard/checkpoint.hpp"
+#include "tessera/shard/moments8.hpp"
 
 namespace tessera::shard {
 
@@ -21,6 +22,13 @@ std::int64_t elements_of(const CheckpointInfo::Tensor& tensor) {
   return n;
 }
 
+// Of a tensor whose moments may be codes.
+std::int64_t bytes_with_codes(const CheckpointInfo& info, const CheckpointInfo::Tensor& t) {
+  const auto n = elements_of(t);
+  const auto moments = keeps_exact_moments(t.name, n) ? 8 * n : 2 * (n + 4 * ((n + kMomentBlock - 1) / kMomentBlock));
+  return moments + 4 * n * (info.average ? 2 : 1);
+}
+
 }  // namespace
 
 std::string describe_checkpoint(const std::filesystem::path& folder) {
@@ -34,16 +42,19 @@ std::string describe_checkpoint(const std::filesystem::path& folder) {
   for (const auto& file : info.files) {
     out += fmt::format("  {}.safetensors  {:10.2f} MiB, table {}.json\n", file.stem, mib(file.bytes), file.stem);
   }
-  out += fmt::format("tensors, each as fp32 master and the states of {}\n", info.optimizer);
+  out += fmt::format("tensors, each as fp32 master{} and the states of {}\n", info.average ? ", average" : "",
+                     info.optimizer);
   std::int64_t elements = 0;
   for (const auto& t : info.tensors) elements += elements_of(t);
   // Headers are far smaller than a state.
   const std::int64_t states = elements > 0 ? (info.bytes + 2 * elements) / (4 * elements) : 0;
+  const bool eight_bit = info.optimizer == name_of(OptimizerKind::adamw_8bit);
   std::size_t widest = 0;
   for (const auto& t : info.tensors) widest = std::max(widest, t.name.size());
   for (const auto& t : info.tensors) {
     const auto n = elements_of(t);
-    out += fmt::format("  {:<{}}  {:10.2f} MiB  [{}]\n", t.name, widest, mib(4 * states * n), fmt::join(t.shape, ", "));
+    const auto bytes = eight_bit ? bytes_with_codes(info, t) : 4 * states * n;
+    out += fmt::format("  {:<{}}  {:10.2f} MiB  [{}]\n", t.name, widest, mib(bytes), fmt::join(t.shape, ", "));
   }
   out += fmt::format("{} tensors of {} elements, {} files of {:.2f} MiB\n", info.tensors.size(), elements,
                      info.files.size(), mib(info.bytes));

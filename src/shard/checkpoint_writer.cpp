@@ -224,6 +224,7 @@ std::vector<SavedCheckpoint> CheckpointWriter::begin(std::int64_t step, const st
   w.manifest.info.frozen_digest = w.frozen_digest;
   w.manifest.info.optimizer = name_of(w.optimizer.config().kind);
   w.manifest.info.optimizer_steps = w.optimizer.steps();
+  w.manifest.info.average = w.engine.config().average;
   w.manifest.info.trainer_state = trainer_state;
   w.manifest.info.program = version_string();
   w.manifest.info.tensors = trained_tensors(w.engine);

@@ -4,11 +4,11 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
 #include "shard/engine_impl.hpp"
+#include "shard/slice_states.hpp"
 #include "tessera/core/error.hpp"
 
 namespace tessera::shard {
@@ -39,8 +39,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
     slice.pieces = g->layout().pieces(fabric.rank());
     slice.master = g->shard();
     slice.grad = g->grad_shard();
-    if (config.moments > 0) slice.exp_avg = at::zeros_like(slice.master);
-    if (config.moments > 1) slice.exp_avg_sq = at::zeros_like(slice.master);
+    allocate_states(slice, config);
     trained_slices.push_back(std::move(slice));
   }
   issued.resize(groups.size());
@@ -299,11 +298,12 @@ MemoryReport Engine::memory() const {
     if (g.trained()) {
       report.master += bytes;
       report.gradients += bytes;
-      report.optimizer += impl_->config.moments * bytes;
+      report.optimizer += moment_bytes(g.layout(), impl_->config);
+      report.average += average_bytes(g.layout(), impl_->config);
     } else {
       report.frozen += bytes;
     }
-    if (g.spec().on_host) report.host += (g.trained() ? 1 + impl_->config.moments : 1) * bytes;
+    if (g.spec().on_host) report.host += bytes + (g.trained() ? state_bytes(g.layout(), impl_->config) : 0);
     if (!g.spec().fused) continue;
     const int lanes = impl_->config.reproducible ? impl_->config.layer_major : 1;
     report.held += g.sizes().gather + g.sizes().grads * lanes;

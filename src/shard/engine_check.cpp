@@ -25,10 +25,10 @@ std::vector<std::string> plan_lines(const nn::ModelLayout& layout, const EngineC
   lines.push_back(fmt::format("program {}", version_string()));
   lines.push_back(fmt::format(
       "settings: {} ranks, {} nodes, compute type {}, device type {}, prefetch {}, keep {} bytes, rows by {} bytes, "
-      "{} moments, offloaded optimiser {}, reproducible {}, layer major {}",
+      "{} moments, in 8 bits {}, average {}, offloaded optimiser {}, reproducible {}, layer major {}",
       world, nodes, static_cast<int>(config.compute), static_cast<int>(config.device.type()), config.prefetch,
-      config.keep_bytes, config.row_block_bytes, config.moments, config.offload_optimizer, config.reproducible,
-      config.layer_major));
+      config.keep_bytes, config.row_block_bytes, config.moments, config.moments_8bit, config.average,
+      config.offload_optimizer, config.reproducible, config.layer_major));
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     const auto& unit = layout.units()[u];
     const auto& policy = config.policy_of(u);

@@ -4,6 +4,7 @@
 
 #include "shard/group_spec.hpp"
 #include "shard/schedule.hpp"
+#include "shard/slice_states.hpp"
 
 namespace tessera::shard {
 
@@ -152,15 +153,16 @@ class Walk {
   Plan* plan_ = nullptr;
 };
 
-void add_memory(MemoryReport& memory, const PlannedGroup& g, const EngineConfig& config) {
+void add_memory(MemoryReport& memory, const PlannedGroup& g, const GroupLayout& layout, const EngineConfig& config) {
   if (g.spec.trained) {
     memory.master += g.sizes.shard;
     memory.gradients += g.sizes.shard;
-    memory.optimizer += config.moments * g.sizes.shard;
+    memory.optimizer += moment_bytes(layout, config);
+    memory.average += average_bytes(layout, config);
   } else {
     memory.frozen += g.sizes.shard;
   }
-  if (g.spec.on_host) memory.host += (g.spec.trained ? 1 + config.moments : 1) * g.sizes.shard;
+  if (g.spec.on_host) memory.host += g.sizes.shard + (g.spec.trained ? state_bytes(layout, config) : 0);
   if (g.spec.fused) memory.held += g.sizes.gather + g.sizes.grads * (config.reproducible ? config.layer_major : 1);
 }
 
@@ -205,11 +207,12 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
     row.policy = request.engine.policy_of(u);
     row.fused = unit.fused;
     const auto add = [&](const GroupPart& part) {
-      PlannedGroup g{part.spec, sizes_of(part.layout(request.world), part.spec, job)};
+      const auto cut = part.layout(request.world);
+      PlannedGroup g{part.spec, sizes_of(cut, part.spec, job)};
       row.full_bytes += g.sizes.gather;
       row.slice_bytes += g.sizes.shard;
       if (!part.spec.trained) row.frozen_bytes += g.sizes.shard;
-      add_memory(plan.memory, g, request.engine);
+      add_memory(plan.memory, g, cut, request.engine);
       use.bytes.push_back(unit.fused ? 0 : g.sizes.gather);
       groups.push_back(std::move(g));
       return static_cast<int>(groups.size()) - 1;

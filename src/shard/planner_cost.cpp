@@ -47,16 +47,17 @@ MemoryEstimate memory_of(const PlannerRequest& request, const EngineConfig& conf
   m.master = plan.memory.master;
   m.gradients = plan.memory.gradients;
   m.optimizer = plan.memory.optimizer;
+  m.average = plan.memory.average;
   m.gathered = plan.memory.gathered_peak;
   m.activations = activation_peak(plan, request.work, config.layer_major, config.device.is_cpu());
   m.batches = request.work.batches;
-  const auto copied = request.snapshot ? m.master + m.optimizer : 0;
+  const auto copied = request.snapshot ? m.master + m.optimizer + m.average : 0;
   if (config.device.is_cpu()) {
     m.snapshot = copied;
     return m;
   }
   m.host = plan.memory.host + copied;
-  if (config.offload_optimizer) m.master = m.optimizer = 0;
+  if (config.offload_optimizer) m.master = m.optimizer = m.average = 0;
   for (const auto& unit : plan.units) {
     if (unit.policy.offload) m.frozen -= unit.frozen_bytes;
   }
@@ -81,8 +82,8 @@ TimeEstimate time_of(const PlannerRequest& request, const EngineConfig& config, 
   t.products = over(passes * products, rates.tflops * kTera);
   t.recompute = over(passes * again, rates.tflops * kTera);
   t.other = over(passes * touched, rates.memory_gbs * kGiga);
-  // A step reads and writes master and both moments, reads the gradient for the norm and the update and zeroes it.
-  const auto states = static_cast<double>(plan.memory.master + plan.memory.optimizer);
+  // A step reads and writes master, moments and average, reads the gradient for the norm and the update and zeroes it.
+  const auto states = static_cast<double>(plan.memory.master + plan.memory.optimizer + plan.memory.average);
   t.optimizer = over(2.0 * states + 3.0 * static_cast<double>(plan.memory.gradients), rates.memory_gbs * kGiga);
   const double world_gbs = request.nodes > 1 ? rates.link_gbs : rates.node_link_gbs;
   t.gather = over(static_cast<double>(plan.gathered_sent), world_gbs * kGiga);

@@ -25,7 +25,7 @@ void bind_optimisation(Options& o, TrainConfig& c) {
   const OptionInfo positive{.group = "Optimisation", .min = 0};
   o.add(
       "optim", &c.optim, "optimiser, also under transformers' names",
-      {.group = "Optimisation", .choices = {"adamw", "adamw_torch", "adamw_torch_fused", "sgd", "lion", "lion_32bit"}});
+      {.group = "Optimisation", .choices = {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "sgd", "lion", "lion_32bit"}});
   o.add("momentum", &c.momentum, "of sgd", positive);
   o.add("lr", &c.lr, "peak learning rate", positive);
   o.add("beta1", &c.beta1, "of AdamW and Lion", positive);
@@ -68,6 +68,7 @@ void bind_optim_flags(Options& o, TrainConfig& c) {
   bind_losses(o, c);
   bind_optimisation(o, c);
   bind_lengths(o, c);
+  bind(o, c.optimization);
 }
 
 void settle_lengths(TrainConfig& c, std::int64_t samples, std::int64_t images) {
@@ -96,6 +97,7 @@ void check_optim_flags(const TrainConfig& c) {
   }
   if (!passes && c.total_steps() <= 0 && !c.eval_only)
     throw RequestError("--epochs and --max_steps leave no step to train");
+  validate(c.optimization);
   if (c.warmup_ratio > 1) throw RequestError("--warmup_ratio {} is above 1", c.warmup_ratio);
   if (c.momentum > 0 && c.optim != "sgd") throw RequestError("--momentum is sgd's; --optim is {}", c.optim);
   if (c.momentum >= 1) throw RequestError("--momentum {} must be below 1", c.momentum);

@@ -115,11 +115,11 @@ class LlavaRecipe final : public Recipe {
     const double projector = config_.mm_projector_lr > 0 ? config_.mm_projector_lr : config_.lr;
     const double tower = config_.mm_vision_tower_lr > 0 ? config_.mm_vision_tower_lr : config_.lr;
     const std::array<shard::ParamGroup, 6> all{{{"all", config_.lr, config_.weight_decay},
-                                                {"all_no_decay", config_.lr, 0.0},
+                                                {"all_no_decay", config_.lr, 0.0, false},
                                                 {"mm_projector", projector, config_.weight_decay},
-                                                {"mm_projector_no_decay", projector, 0.0},
+                                                {"mm_projector_no_decay", projector, 0.0, false},
                                                 {"vision_tower", tower, config_.weight_decay},
-                                                {"vision_tower_no_decay", tower, 0.0}}};
+                                                {"vision_tower_no_decay", tower, 0.0, false}}};
     std::array<std::size_t, 6> number{};
     std::array<bool, 6> used{};
     for (const auto& p : layout.params()) {

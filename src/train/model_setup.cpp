@@ -84,7 +84,15 @@ shard::ComputeType compute_type(const std::string& precision) {
 }
 
 shard::OptimizerConfig optimizer_of(const TrainConfig& config) {
-  return {config.beta1, config.beta2, config.adam_eps, shard::optimizer_kind(config.optim), config.momentum};
+  shard::OptimizerConfig out;
+  out.beta1 = config.beta1;
+  out.beta2 = config.beta2;
+  out.eps = config.adam_eps;
+  out.kind = shard::optimizer_kind(config.optim);
+  out.momentum = config.momentum;
+  out.max_grad_value = config.optimization.max_grad_value;
+  out.ema_decay = config.optimization.ema_decay;
+  return out;
 }
 
 std::function<bool(const nn::Unit&)> has_backward(const nn::ModelLayout& layout) {
@@ -141,6 +149,8 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   request.engine.device = device;
   apply(config.engine, request.engine);
   request.engine.moments = optimizer_of(config).moments();
+  request.engine.moments_8bit = optimizer_of(config).moments_8bit();
+  request.engine.average = for_training && config.optimization.ema_decay > 0;
   if (for_training) check_layer_major(config.engine, shape.micro_batches);
   request.choices = choices(config.engine, *m.layout);
   request.micro_batches = shape.micro_batches;

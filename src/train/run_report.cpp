@@ -64,8 +64,8 @@ void log_plan(const Log& log, const shard::RunPlan& p, int ranks) {
       "peak of a rank by plan: {:.0f} MiB = {:.0f} process + {:.0f} states + {:.0f} gathered + {:.0f} activations + "
       "{:.0f} batches + {:.0f} of a checkpoint's copy; a step of about {:.3f} s",
       mib(p.memory.total()), mib(p.memory.baseline),
-      mib(p.memory.frozen + p.memory.master + p.memory.gradients + p.memory.optimizer), mib(p.memory.gathered),
-      mib(p.memory.activations), mib(p.memory.batches), mib(p.memory.snapshot), p.time.step);
+      mib(p.memory.frozen + p.memory.master + p.memory.gradients + p.memory.optimizer + p.memory.average),
+      mib(p.memory.gathered), mib(p.memory.activations), mib(p.memory.batches), mib(p.memory.snapshot), p.time.step);
 }
 
 void log_outcome(const Log& log, const shard::RunPlan& p, const Measured& measured, const StepFigures& steps) {
@@ -78,6 +78,7 @@ void log_outcome(const Log& log, const shard::RunPlan& p, const Measured& measur
   line("masters", p.plan.memory.master, measured.memory.master);
   line("gradients", p.plan.memory.gradients, measured.memory.gradients);
   line("optimiser states", p.plan.memory.optimizer, measured.memory.optimizer);
+  if (p.plan.memory.average > 0) line("average of weights", p.plan.memory.average, measured.memory.average);
   line("gathered at most", p.plan.memory.gathered_peak, measured.memory.gathered_peak);
   line("batches read ahead", p.memory.batches, measured.batches);
   line("peak", p.memory.total(), measured.peak);

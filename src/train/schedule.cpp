@@ -18,8 +18,9 @@ double ratio(std::int64_t part, std::int64_t whole) {
 double warmup_decay(const ScheduleConfig& c, std::int64_t step) {
   if (step == 1 && c.first_step_full) return 1.0;
   const std::int64_t it = std::max<std::int64_t>(0, step - 2);
-  if (it < c.warmup_steps) return ratio(it, c.warmup_steps);
-  return std::max(0.0, ratio(c.total_steps - it, c.total_steps - c.warmup_steps));
+  const std::int64_t warmup = c.warmup_steps == 1 ? 2 : c.warmup_steps;  // DeepSpeed's is two steps at least
+  if (it < warmup) return ratio(it, warmup);
+  return std::max(0.0, ratio(c.total_steps - it, c.total_steps - warmup));
 }
 
 // transformers' schedules behind their warm-up, whose first step runs at factor 0.

@@ -16,6 +16,7 @@
 #include "tessera/train/export.hpp"
 #include "tessera/train/machine.hpp"
 #include "tessera/train/model_setup.hpp"
+#include "tessera/train/param_groups.hpp"
 #include "tessera/train/run_plots.hpp"
 #include "tessera/train/schedule.hpp"
 #include "tessera/train/step.hpp"
@@ -58,7 +59,7 @@ class Trainer {
                                             features_.for_training(model_.input_spec(request.loader.model_max_length)),
                                             *shards_, request.order_seed(), fabric.rank(), fabric.size());
                                       })),
-        groups_(model_.recipe->param_groups(*model_.layout)),
+        groups_(param_groups(*model_.recipe, *model_.layout, config_)),
         optimizer_(*model_.engine, optimizer_of(config_), groups_.groups, groups_.group_of),
         adalora_(adalora_of(model_)),
         scaler_(model_.engine->config().compute == shard::ComputeType::f16),
@@ -80,14 +81,14 @@ class Trainer {
     start_trace();
     const StopSignal signals;
     run_log_.start(step_);
-    while (step_ < config_.total_steps()) {
+    while (step_ < config_.total_steps() && !validation_.best().should_stop()) {
       one_step();
       if (const auto saved = writer_.poll()) report_saved(*saved);
       const bool last = step_ == config_.total_steps();
       const bool stop = any_rank(signals.received());
       const bool best = validation_ && due(config_.eval_steps) && validate_now();
       const bool saves = config_.reference.save_strategy != "no";
-      save((saves && due(config_.save_steps)) || stop, best);
+      save((saves && (due(config_.save_steps) || validation_.best().should_stop())) || stop, best);
       if (stop && !last) {
         finish_saving();
         close_measurements();
@@ -98,6 +99,7 @@ class Trainer {
     run_log_.end();
     finish_saving();
     close_measurements();
+    if (validation_.best().should_stop()) log_.info("stopped early at step {}: {}", step_, validation_.best().why());
     finish();
     return ExitStatus::done;
   }
@@ -254,7 +256,14 @@ class Trainer {
   // True when it is the best so far.
   bool validate_now() {
     const bool last = step_ == config_.total_steps() || config_.eval_only;
+    const auto averages = averaged_for("eval");
     return validation_.run(step_, last ? folder_ / "overlays" : fs::path());
+  }
+
+  // The averages in the place of the weights, where --ema_use says so.
+  std::unique_ptr<shard::AveragedWeights> averaged_for(std::string_view use) {
+    if (!config_.optimization.averages_for(use) || optimizer_.steps() == 0) return nullptr;
+    return std::make_unique<shard::AveragedWeights>(*model_.engine);
   }
 
   std::string trainer_state() const {
@@ -290,6 +299,7 @@ class Trainer {
   }
 
   void finish() {
+    const auto averages = averaged_for("export");
     if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter", config_.precision);
     if (model_.prefix) export_prefix(model_, config_.version, folder_ / "prefix");
     if (config_.tune_mm_mlp_adapter) {

@@ -15,13 +15,33 @@ std::optional<data::Shards> validation_shards(const TrainRequest& request, const
                             {model.tokenizer.content_hash(), train.reference.conv_type, train.recipe});
 }
 
+namespace {
+
+// Throws RequestError for a metric that the family has not, and for a patience without validations.
+BestMetricConfig metric_of(const TrainRequest& request, bool masked) {
+  const auto& flags = request.train.optimization;
+  auto config = best_metric_of(flags);
+  if (config.metric.empty()) config.metric = masked ? "giou" : "loss";
+  if (masked == (config.metric == "loss")) {
+    throw RequestError("--metric_for_best_model {}: a validation of --recipe {} has {}", flags.metric_for_best_model,
+                       request.train.recipe, masked ? "giou and ciou" : "loss");
+  }
+  config.greater_is_better = flags.greater_is_better.value_or(config.metric != "loss");
+  if (flags.early_stopping_patience > 0 && (request.val_shards.empty() || request.train.no_eval))
+    throw RequestError("--early_stopping_patience counts validations: pass --val_shards, and not --no_eval");
+  return config;
+}
+
+}  // namespace
+
 Validation::Validation(const TrainRequest& request, LoadedModel& model, const StoredFeatures& features,
                        const comm::Fabric& fabric, const Log& log, RunLog& run_log)
     : request_(request),
       model_(model),
       log_(log),
       run_log_(run_log),
-      shards_(comm::made_everywhere(*fabric.control, [&] { return validation_shards(request, model); })) {
+      shards_(comm::made_everywhere(*fabric.control, [&] { return validation_shards(request, model); })),
+      best_(metric_of(request, model.recipe->segments() != nullptr)) {
   if (!shards_) return;
   loader_.emplace(features.for_validation(model.input_spec(request.loader.model_max_length)), *shards_, fabric.rank(),
                   fabric.size(),
@@ -41,9 +61,7 @@ bool Validation::masks(std::int64_t step, const std::filesystem::path& overlays)
   log_.info("validation at step {}: gIoU {:.4f}  cIoU {:.4f}  over {} masks in {:.1f} s", step, giou, result.all.ciou(),
             result.all.masks(), result.seconds);
   run_log_.validation(step, giou, result.all.ciou(), result.all.masks());
-  if (giou <= best_giou_) return false;
-  best_giou_ = giou;
-  return true;
+  return best_.add(best_.config().metric == "ciou" ? result.all.ciou() : giou);
 }
 
 bool Validation::loss(std::int64_t step) {
@@ -51,19 +69,18 @@ bool Validation::loss(std::int64_t step) {
   log_.info("validation at step {}: loss {:.4f}  over {} tokens of {} samples in {:.1f} s", step, result.loss,
             result.tokens, result.samples, result.seconds);
   run_log_.validation_loss(step, result.loss, result.tokens, result.samples);
-  if (best_loss_ && !(result.loss < *best_loss_)) return false;
-  best_loss_ = result.loss;
-  return true;
+  return best_.add(result.loss);
 }
 
 void Validation::put_state(nlohmann::json& state) const {
-  state["best_giou"] = best_giou_;
-  if (best_loss_) state["best_loss"] = *best_loss_;
+  state["best_metric"] = best_.state();
 }
 
 void Validation::restore(const nlohmann::json& state) {
-  best_giou_ = state.at("best_giou").get<double>();
-  if (state.contains("best_loss")) best_loss_ = state.at("best_loss").get<double>();
+  const auto& made = state.at("best_metric");
+  if (best_.restore(made)) return;
+  log_.warn("the validations so far were judged by {}, from here on by {}: which is best counts from anew",
+            made.at("metric").get<std::string>(), best_.config().metric);
 }
 
 }  // namespace tessera::train

@@ -1,12 +1,13 @@
 #pragma once
-// Validation: the validations of a run, and which of them was the best so far: by gIoU where the family has masks, else
-// by the mean loss.
+// Validation: the validations of a run, and which of them was the best so far: by --metric_for_best_model, or gIoU where
+// the family has masks and the mean loss where it has none.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "tessera/comm/fabric.hpp"
 #include "tessera/data/loader.hpp"
+#include "tessera/train/best_metric.hpp"
 #include "tessera/train/model_setup.hpp"
 #include "tessera/train/trainer.hpp"
 #include "train/run_log.hpp"
@@ -27,6 +28,8 @@ class Validation {
   // True when it is the best so far. With `overlays`, pictures are left there.
   bool run(std::int64_t step, const std::filesystem::path& overlays);
 
+  const BestMetric& best() const noexcept { return best_; }
+
   void put_state(nlohmann::json& state) const;
   void restore(const nlohmann::json& state);
 
@@ -40,8 +43,7 @@ class Validation {
   RunLog& run_log_;
   std::optional<data::Shards> shards_;
   std::optional<data::EvalLoader> loader_;
-  double best_giou_ = -1;
-  std::optional<double> best_loss_;
+  BestMetric best_;
 };
 
 }  // namespace tessera::train

@@ -66,6 +66,23 @@ TEST_F(TrainTest, LoraTrainingHasTheSameLossesOnOneToFourRanks) {
   }
 }
 
+TEST_F(TrainTest, EveryOptimiserHasTheSameLossesOnOneAndThreeRanksAndAfterAResumeOnTwo) {
+  for (const char* optimiser : {"adamw_8bit", "sgd --momentum 0.9", "lion"}) {
+    const std::string name = std::string(optimiser).substr(0, 4);
+    const std::string flags = std::string("--lora_r 4 --export_merged false --lr_scheduler_type constant --optim ") +
+                              optimiser + " --max_steps ";
+    expect_ok(toy->train(1, name + "_one", flags + "5"));
+    expect_ok(toy->train(3, name + "_three", flags + "3"));
+    expect_ok(toy->train(2, name + "_three", flags + "5"));
+    for (const char* key : kKeys) {
+      EXPECT_EQ(toy->metric(name + "_one", key), toy->metric(name + "_three", key)) << optimiser << ", " << key;
+    }
+    EXPECT_EQ(toy->metric(name + "_three", "loss").size(), 5U);
+    EXPECT_NE(toy->metric(name + "_one", "loss").at(5), toy->metric(name + "_one", "loss").at(1));
+  }
+  expect_refused(toy->train(1, "lion_one", "--lora_r 4 --max_steps 6"), {"--optim", "lion"});
+}
+
 TEST_F(TrainTest, AugmentedAndGroupedTrainingHasTheSameLossesOnTwoRanksAndAfterAResume) {
   const std::string flags =
       "--lora_r 4 --export_merged false --group_by_modality_length --augment_flip 0.5 --augment_crop_min_area 0.5 "
@@ -338,7 +355,7 @@ TEST_F(TrainTest, ACheckpointOfAnotherModelIsRefused) {
   // What is in it, and whether it is sound.
   const auto shown = toy->tessera(0, "inspect " + checkpoint + " --verify");
   expect_ok(shown);
-  for (const char* words : {"step 1,", "frozen base: not in it, digest", "best_giou", "every checksum is right"}) {
+  for (const char* words : {"step 1,", "frozen base: not in it, digest", "best_metric", "every checksum is right"}) {
     EXPECT_NE(shown.output.find(words), std::string::npos) << words << shown.output;
   }
   const auto data = toy->dir() / "base/checkpoints/step-1/rank-00000-of-00001.safetensors";

@@ -1,6 +1,8 @@
 """LLaVA's stages by `tessera train --recipe llava` beside the same in PyTorch: transformers' LLaMA and CLIP, a projector
 of torch.nn, PEFT, torch's AdamW under transformers' linear schedule. Stage one trains the projector alone, stage two
-everything but the tower or LoRA; every step's loss is compared, on one rank and on two, and what is written opens there.
+everything but the tower or LoRA; every step's loss is compared, on one rank and on several, and what is written opens
+there. Every optimiser and every schedule has a curve of its own, on one rank and on three; 8-bit moments have theirs in
+tests/shard/optimizer_golden_test.cpp.
 """
 
 import json
@@ -23,8 +25,9 @@ from transformers import get_linear_schedule_with_warmup, get_scheduler
 SOURCE = pathlib.Path(os.environ["TESSERA_SOURCE_DIR"])
 PROGRAM = os.environ["TESSERA_PROGRAM"]
 MPIEXEC = os.environ.get("TESSERA_MPIEXEC", "mpirun")
-STEPS, SIDE, WIDTH, HIDDEN = 6, 28, 20, 32
+STEPS, SIDE, WIDTH, HIDDEN, SAMPLES = 6, 28, 20, 32, 6
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CLIP = 0.01  # of a gradient's element: cuts off many
 torch.set_num_threads(1)
 
 
@@ -64,10 +67,10 @@ def make_models(root):
 def make_data(root):
     (root / "images").mkdir()
     records = []
-    questions = ["What is it?", "Describe the picture.", "Which colour?", "And then?"]
-    for number in range(4):
+    questions = ["What is it?", "Describe the picture.", "Which colour?", "And then?", "How many?", "Why so?"]
+    for number in range(SAMPLES):
         turns = [{"from": "human", "value": ("<image>\n" if number != 2 else "") + questions[number]},
-                 {"from": "gpt", "value": "It is a thing" + " of some kind" * number + "."}]
+                 {"from": "gpt", "value": "It is a thing" + " of some kind" * (number % 4) + "."}]
         if number == 1:
             turns += [{"from": "human", "value": "Are you sure?"}, {"from": "gpt", "value": "Yes."}]
         record = {"id": str(number), "conversations": turns}
@@ -128,13 +131,14 @@ class Reference:
             count += int((targets[1:] != -100).sum())
         return total / count
 
-    def train(self, samples, trained, rate, rates=None, make_optimizer=None, make_schedule=None):
+    def train(self, samples, trained, rate, rates=None, make_optimizer=None, make_schedule=None, clip_value=None):
         rates = rates or {}
         groups = []
         for name, parameter in trained:
             decays = "norm" not in name and "bias" not in name
-            own = next((r for part, r in rates.items() if part in name), rate)
-            groups.append({"params": [parameter], "lr": own, "weight_decay": 0.1 if decays else 0.0})
+            own, decay = next((r if isinstance(r, tuple) else (r, 0.1) for part, r in rates.items() if part in name),
+                              (rate, 0.1))
+            groups.append({"params": [parameter], "lr": own, "weight_decay": decay if decays else 0.0})
         make_optimizer = make_optimizer or (lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8))
         optimizer = make_optimizer(groups)
         schedule = (make_schedule or (lambda o: get_linear_schedule_with_warmup(o, 2, STEPS)))(optimizer)
@@ -142,7 +146,10 @@ class Reference:
         for _ in range(STEPS):
             loss = self.loss(samples)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
+            if clip_value:
+                torch.nn.utils.clip_grad_value_([p for _, p in trained], clip_value)
+            else:
+                torch.nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
@@ -153,7 +160,7 @@ class Reference:
 def train(root, name, ranks, *flags, shards="shards"):
     must(ranks, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip",
          "--mm_projector_type", "mlp2x_gelu", "--shards", root / shards, "--group_by_modality_length",
-         "--global_batch_size", 4, "--batch_size", 1, "--steps_per_epoch", STEPS, "--epochs", 1, "--warmup_steps", 2,
+         "--global_batch_size", SAMPLES, "--batch_size", 1, "--steps_per_epoch", STEPS, "--epochs", 1, "--warmup_steps", 2,
          "--weight_decay", 0.1, "--lora_dropout", 0, "--log_base_dir", root / "runs", "--exp_name", name, *flags)
     folder = root / "runs" / name
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -172,7 +179,7 @@ def stage_one(root, samples):
     reference = Reference(root, root / "first.bin")
     trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
     want = reference.train(samples, trained, 1e-2)
-    for ranks in (1, 2):
+    for ranks in (1, 3):
         folder, losses = train(root, f"one_{ranks}", ranks, "--tune_mm_mlp_adapter", "--lr", 1e-2,
                                "--pretrain_mm_mlp_adapter", root / "first.bin", "--export_merged", "false")
         near(losses, want, f"stage one, {ranks} ranks")
@@ -203,7 +210,7 @@ def stored_features(root):
                 seen = reference.tower(pixels, output_hidden_states=True).hidden_states[-2][0, 1:]
                 assert torch.allclose(stored, seen, rtol=2**-8, atol=1e-3), (stored - seen).abs().max()
                 compared += 1
-    assert compared == 3, compared
+    assert compared == SAMPLES - 1, compared
     trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
     want = reference.train(read_samples(root, root / "featured"), trained, 1e-2)
     for ranks in (1, 2):
@@ -214,6 +221,17 @@ def stored_features(root):
                root / "featured", "--mm_projector_type", "mlp2x_gelu", "--tune_mm_mlp_adapter", "--global_batch_size",
                4, "--log_base_dir", root / "runs", "--exp_name", "padded", "--image_aspect_ratio", "pad")
     assert done.returncode == 2 and "aspect square" in done.stderr and "aspect pad" in done.stderr, done.stderr
+
+
+def schedule_of(kind, optimizer, extra):
+    if kind != "warmup_decay":
+        return get_scheduler(kind, optimizer, num_warmup_steps=2, num_training_steps=STEPS,
+                             scheduler_specific_kwargs=extra)
+    # DeepSpeed's own figures: tests/golden/train/schedules.py.
+    golden = json.loads((SOURCE / "tests/golden/train/data/schedules.json").read_text())["cases"]
+    factors = next(c["factors"] for c in golden
+                   if (c["kind"], c["warmup_steps"], c["total_steps"]) == (kind, 2, STEPS))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factors[step])
 
 
 class Lion(torch.optim.Optimizer):
@@ -233,7 +251,7 @@ class Lion(torch.optim.Optimizer):
 
 
 def optimisers_and_schedules(root, samples):
-    """Stage one once more under each optimiser and schedule that is neither the default's."""
+    """Stage one once more under each optimiser and schedule that is neither the default's, and with rates by name."""
     cases = {
         "sgd": (0.3, lambda g: torch.optim.SGD(g, lr=0.3, momentum=0.9), "polynomial", dict(power=2.0, lr_end=1e-3),
                 ["--optim", "sgd", "--momentum", 0.9, "--lr_power", 2, "--lr_end", 1e-3]),
@@ -241,19 +259,29 @@ def optimisers_and_schedules(root, samples):
         "lion": (3e-3, Lion, "inverse_sqrt", {}, ["--optim", "lion", "--beta2", 0.99]),
         "adamw": (1e-2, None, "constant_with_warmup", {}, ["--warmup_ratio", 0.3]),
         "constant": (1e-2, None, "constant", {}, []),
+        "clipped": (1e-2, None, "cosine", {}, ["--max_grad_norm", 0, "--max_grad_value", CLIP]),
+        "rates": (1e-2, None, "linear", {}, ["--lr_groups", "mm_projector.0=3e-2", "mm_projector.2.weight=1e-3:0.5"]),
+        "deepspeed": (1e-2, None, "warmup_decay", {}, ["--warmup_steps", 2]),
     }
     for name, (rate, optimizer, kind, extra, flags) in cases.items():
         reference = Reference(root, root / "first.bin")
         trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
-        schedule = lambda o: get_scheduler(kind, o, num_warmup_steps=2, num_training_steps=STEPS,  # noqa: E731
-                                           scheduler_specific_kwargs=extra)
-        want = reference.train(samples, trained, rate, None, optimizer, schedule)
-        _, losses = train(root, f"opt_{name}", 2, "--tune_mm_mlp_adapter", "--lr", rate, "--lr_scheduler_type", kind,
-                          "--pretrain_mm_mlp_adapter", root / "first.bin", "--export_merged", "false", *flags)
-        near(losses, want, f"{name}, {kind}")
+        rates = {"mm_projector.0": (3e-2, 0.1), "mm_projector.2.weight": (1e-3, 0.5)} if name == "rates" else None
+        want = reference.train(samples, trained, rate, rates, optimizer, lambda o: schedule_of(kind, o, extra),
+                               CLIP if name == "clipped" else None)
+        for ranks in (1, 3):
+            _, losses = train(root, f"opt_{name}_{ranks}", ranks, "--tune_mm_mlp_adapter", "--lr", rate, *flags,
+                              "--lr_scheduler_type", kind, "--pretrain_mm_mlp_adapter", root / "first.bin",
+                              "--export_merged", "false")
+            near(losses, want, f"{name}, {kind}, {ranks} ranks")
+    done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
+               root / "shards", "--tune_mm_mlp_adapter", "--batch_size", 1, "--global_batch_size", SAMPLES,
+               "--lr_groups", "mm_projectr=1", "--log_base_dir", root / "runs")
+    assert done.returncode == 2 and "'mm_projector'" in done.stderr, done.stderr
     done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
                root / "shards", "--mm_projector_type", "mlp2x_gelu", "--tune_mm_mlp_adapter", "--batch_size", 1,
-               "--global_batch_size", 4, "--log_base_dir", root / "runs", "--exp_name", "opt_sgd", "--optim", "lion", "--max_steps", 9)
+               "--global_batch_size", SAMPLES,
+               "--log_base_dir", root / "runs", "--exp_name", "opt_sgd_1", "--optim", "lion", "--max_steps", 9)
     assert done.returncode == 2 and "--optim" in done.stderr and "sgd" in done.stderr, done.stderr
 
 
@@ -372,7 +400,7 @@ with tempfile.TemporaryDirectory() as name:
     must(1, "prepare", "--dataset", "llava", "--data_path", root / "chat.json", "--image_folder", root / "images",
          "--version", root / "base", "--conv_type", "v1", "--draws", 1, "--output_dir", root / "shards", "--val_dataset", "")
     samples = read_samples(root, root / "shards")
-    assert len(samples) == 4 and sum(s[2] is None for s in samples) == 1
+    assert len(samples) == SAMPLES and sum(s[2] is None for s in samples) == 1
     projector = stage_one(root, samples)
     stored_features(root)
     optimisers_and_schedules(root, samples)

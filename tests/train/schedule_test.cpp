@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "support/support.hpp"
 #include "tessera/core/error.hpp"
 
 namespace tessera::train {
@@ -27,6 +32,28 @@ TEST(Schedule, CosineAndLinearFollowTransformers) {
   EXPECT_NEAR(learning_rate_factor({"cosine", 10, 110, false}, 61), 0.5, 1e-12);
   EXPECT_DOUBLE_EQ(learning_rate_factor({"linear", 10, 110, false}, 61), 0.5);
   EXPECT_DOUBLE_EQ(learning_rate_factor({"constant", 10, 110, false}, 61), 1.0);
+}
+
+// Every kind, step by step to beyond the end: tests/golden/train/schedules.py.
+TEST(Schedule, EachKindIsThePublicOne) {
+  const auto path = std::filesystem::path(TESSERA_SOURCE_DIR) / "tests/golden/train/data/schedules.json";
+  const auto golden = nlohmann::json::parse(testing_support::read_file(path));
+  std::set<std::string> kinds;
+  for (const auto& c : golden.at("cases")) {
+    ScheduleConfig config;
+    config.kind = c.at("kind").get<std::string>();
+    config.warmup_steps = c.at("warmup_steps").get<std::int64_t>();
+    config.total_steps = c.at("total_steps").get<std::int64_t>();
+    config.power = c.at("power").get<double>();
+    config.end = c.at("end").get<double>();
+    kinds.insert(config.kind);
+    const auto& factors = c.at("factors");
+    for (std::size_t i = 0; i < factors.size(); ++i) {
+      EXPECT_NEAR(learning_rate_factor(config, static_cast<std::int64_t>(i) + 1), factors[i].get<double>(), 1e-12)
+          << config.kind << ", warm-up " << config.warmup_steps << ", step " << i + 1;
+    }
+  }
+  EXPECT_EQ(kinds.size(), 7U);
 }
 
 TEST(Schedule, AnUnknownKindIsARequestError) {

@@ -6,9 +6,12 @@
 ///                                 shape), the trainer's own state, per rank file its size and its table's checksum;
 ///                                 last, the checksum of all that stands before it
 ///   rank-RRRRR-of-WWWWW.json      table: checksum of the data file's header; per piece its tensor, element range, byte
-///                                 offset and a checksum for each 4 MiB
-///   rank-RRRRR-of-WWWWW.safetensors  the pieces, F32; names are `<tensor>[begin:end].{master,exp_avg,exp_avg_sq}`,
-///                                 of AdaLoRA's adapters also `.{sensitivity,uncertainty}`
+///                                 offset, element size and a checksum for each 2^20 elements
+///   rank-RRRRR-of-WWWWW.safetensors  the pieces, names are `<tensor>[begin:end].<state>`; states, as far as the run
+///                                 has them: master, exp_avg, exp_avg_sq, average, of AdaLoRA's adapters sensitivity
+///                                 and uncertainty (F32); of 8-bit moments exp_avg_codes, exp_avg_sq_codes (U8, behind
+///                                 all others) and exp_avg_scales, exp_avg_sq_scales (F32, begin and end in blocks of
+///                                 kMomentBlock)
 /// Checksums are XXH3-64; together they cover every byte of the folder. It is written as `.step-N.partial/`, synced,
 /// and renamed when every rank is done. The frozen base is not in it; its digest is, and another base is refused.
 /// checkpoint_writer.hpp writes them while training goes on.
@@ -29,6 +32,7 @@ struct CheckpointInfo {
   std::uint64_t frozen_digest = 0;
   std::int64_t optimizer_steps = 0;
   std::string optimizer = "adamw";  ///< name_of its kind; absent in older files
+  bool average = false;             ///< holds averages of the trained weights
   std::string trainer_state;        ///< JSON text, the trainer's own
   std::string program;              ///< version that wrote it
   struct Tensor {

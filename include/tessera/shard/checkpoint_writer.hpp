@@ -9,7 +9,8 @@
 /// Threads touch files only; what ranks must agree on goes over the control communicator in poll, begin and finish, on
 /// the thread that calls them. A save passes two stages: each rank writes its files; when all have, rank 0 writes the
 /// manifest and renames the folder into place, also on its thread. A save that begins while one is under way waits for
-/// it. Memory: 12 bytes per trained element of this rank, from the first save on, none without `background`.
+/// it. Memory: as much as masters, moments and averages of this rank take, from the first save on; none
+/// without `background`.
 ///
 /// Errors: RunError with the file's name, thrown on every rank by the call that learns of it (a full disk: the next
 /// poll); nothing stands under the final name then, and the partial folder is gone.

@@ -42,6 +42,10 @@ struct EngineConfig {
   bool offload_optimizer = false;
   /// fp32 states of the optimiser per trained element, besides the master.
   int moments = 2;
+  /// These as 8-bit codes in blocks (moments8.hpp), but for those of small tensors and embeddings.
+  bool moments_8bit = false;
+  /// A running average of the masters beside them, in fp32.
+  bool average = false;
   /// Micro-batches that run layer by layer together (Engine::run_layer_major), so that a gather serves all of them.
   int layer_major = 1;
   /// The same bits for any number of ranks: gradients of micro-batch m are added to those of the micro-batches before

@@ -36,6 +36,7 @@
 #include "tessera/nn/runner.hpp"
 #include "tessera/shard/config.hpp"
 #include "tessera/shard/group_layout.hpp"
+#include "tessera/shard/moments8.hpp"
 
 namespace tessera::shard {
 
@@ -51,19 +52,26 @@ struct MemoryReport {
   std::int64_t frozen = 0;         ///< frozen weights: slices, and whole ones where they are resident
   std::int64_t master = 0;         ///< fp32 slices of trained weights
   std::int64_t gradients = 0;      ///< fp32 slices of their gradients
-  std::int64_t optimizer = 0;      ///< fp32 slices of the optimiser's states
+  std::int64_t optimizer = 0;      ///< slices of the optimiser's states
+  std::int64_t average = 0;        ///< fp32 slices of the average of the trained weights
   std::int64_t held = 0;           ///< full weights and gradients of fused units, kept through a step
   std::int64_t host = 0;           ///< of the above, in host memory by offloading
   std::int64_t gathered_peak = 0;  ///< most pooled memory on loan since the last reset, `held` included
-  std::int64_t sharded() const noexcept { return frozen + master + gradients + optimizer; }
+  std::int64_t sharded() const noexcept { return frozen + master + gradients + optimizer + average; }
 };
 
-/// The slice of one trained group, as the optimiser, the clipping and the checkpoint see it. Tensors are fp32 [slice].
+/// The slice of one trained group, as the optimiser, the clipping and the checkpoint see it. Tensors are fp32 [slice],
+/// where nothing else is said.
 struct TrainedSlice {
   const GroupLayout* layout = nullptr;
   std::vector<Piece> pieces;
   at::Tensor master, grad;
-  at::Tensor exp_avg, exp_avg_sq;  ///< the optimiser's states; undefined beyond EngineConfig::moments
+  /// The optimiser's states; undefined beyond EngineConfig::moments. With moments_8bit these are the fp32 ones of the
+  /// pieces that keep them, one after another, and the others' are coded.
+  at::Tensor exp_avg, exp_avg_sq;
+  CodedMoment coded_avg, coded_avg_sq;
+  std::vector<std::int64_t> exact_at;  ///< by piece: where its fp32 states begin; -1: they are coded
+  at::Tensor average;                  ///< of the masters; undefined without EngineConfig::average
   /// AdaLoRA's moving averages; undefined but for its adapters, whose trainer sets them. Checkpoints hold what is
   /// defined.
   at::Tensor sensitivity, uncertainty;

@@ -29,7 +29,7 @@ struct Piece {
 
 class GroupLayout {
  public:
-  static constexpr std::int64_t kAlign = 64;  ///< 256 bytes of fp32, and one quantisation block
+  static constexpr std::int64_t kAlign = 256;  ///< 1024 bytes of fp32, and one block of 8-bit moments
 
   struct Placed {
     nn::Param param;

@@ -68,21 +68,21 @@ struct PlannerRequest {
   std::function<bool(const nn::Unit&)> has_backward;
   Workload work;
   MachineRates rates;
-  bool snapshot = false;                 ///< checkpoints are written from a copy of masters and moments in host memory
-  std::int64_t baseline = 0;             ///< what the process holds without the model
+  bool snapshot = false;      ///< checkpoints are written from a copy of masters, moments and averages in host memory
+  std::int64_t baseline = 0;  ///< what the process holds without the model
   std::optional<std::int64_t> budget{};  ///< for all of it, baseline included; absent: no limit
 };
 
 struct MemoryEstimate {
   std::int64_t baseline = 0;
-  std::int64_t frozen = 0, master = 0, gradients = 0, optimizer = 0;
+  std::int64_t frozen = 0, master = 0, gradients = 0, optimizer = 0, average = 0;
   std::int64_t gathered = 0;     ///< pooled full weights and gradients, at most
   std::int64_t activations = 0;  ///< at most
   std::int64_t batches = 0;
   std::int64_t snapshot = 0;  ///< what a checkpoint is written from
   std::int64_t host = 0;      ///< held in host memory beside a GPU; not in the sum
   std::int64_t total() const noexcept {
-    return baseline + frozen + master + gradients + optimizer + gathered + activations + batches + snapshot;
+    return baseline + frozen + master + gradients + optimizer + average + gathered + activations + batches + snapshot;
   }
 };
 

@@ -10,6 +10,7 @@
 #include "tessera/core/options.hpp"
 #include "tessera/train/adapter_flags.hpp"
 #include "tessera/train/engine_flags.hpp"
+#include "tessera/train/optimization_flags.hpp"
 #include "tessera/train/schedule.hpp"
 
 namespace tessera::train {
@@ -83,6 +84,7 @@ struct TrainConfig {
   std::optional<double> num_train_epochs;  ///< passes over the data, instead of epochs * steps_per_epoch
   std::int64_t max_steps = 0;              ///< 0 or less: as many as the epochs make
   std::int64_t max_skipped_steps = 20;
+  OptimizationFlags optimization;
   // run
   std::string log_base_dir = "./runs";
   std::string exp_name = "lisa";

@@ -9,6 +9,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "shard/pieces_in_cache.hpp"
@@ -41,49 +42,52 @@ std::vector<float> make_values(DynamicCode code) {
   return out;
 }
 
-// Finds the nearest code without a search: a bucket is an exponent with nine bits of the mantissa, narrower than the
-// gap between two codes, so that the code nearest to its lower end or the next one is the answer.
+// Finds the nearest code without a search or a branch: a bucket is a sign, an exponent and nine bits of the mantissa,
+// narrower than the gap between two codes, so that the lower code of its end nearer to zero or the next one is the
+// answer.
 class CodeTable {
  public:
   explicit CodeTable(DynamicCode code) {
     const auto values = make_values(code);
     std::copy(values.begin(), values.end(), values_.begin());
+    for (std::size_t i = 0; i + 1 < values_.size(); ++i) last_[i] = last_of(values_[i], values_[i + 1]);
+    last_.back() = std::numeric_limits<float>::infinity();
     for (std::uint32_t b = 0; b < kBuckets; ++b) {
       const float magnitude = b == 0 ? 0.0F : std::bit_cast<float>(kLowest + ((b - 1) << kShift));
-      up_[b] = search(magnitude);
-      down_[b] = search(-magnitude);
+      lower_[b] = static_cast<std::uint8_t>(search(magnitude));
+      lower_[kBuckets + b] = static_cast<std::uint8_t>(std::max(search(-magnitude) - 1, 0));
     }
   }
   const std::array<float, kCodes>& values() const noexcept { return values_; }
 
   std::uint8_t nearest(float x) const noexcept {
     const auto bits = std::bit_cast<std::uint32_t>(x);
-    const std::uint32_t magnitude = bits & 0x7fffffffU;
-    const std::uint32_t bucket =
-        magnitude < kLowest ? 0 : std::min(((magnitude - kLowest) >> kShift) + 1, kBuckets - 1);
-    const bool negative = (bits >> 31) != 0;
-    const int start = negative ? down_[bucket] : up_[bucket];
-    const int low = negative ? std::max(start - 1, 0) : start;
-    const int high = negative ? start : std::min(start + 1, kCodes - 1);
-    const auto at = [this](int i) { return values_[static_cast<std::size_t>(i)]; };
-    return static_cast<std::uint8_t>(std::abs(x - at(high)) < std::abs(x - at(low)) ? high : low);
+    const std::uint32_t magnitude = std::max(bits & 0x7fffffffU, kBelow) - kBelow;
+    const std::uint32_t bucket = std::min(magnitude >> kShift, kBuckets - 1) + (bits >> 31) * kBuckets;
+    const unsigned lower = lower_[bucket];
+    return static_cast<std::uint8_t>(lower + static_cast<unsigned>(x > last_[lower]));
   }
 
  private:
-  std::uint8_t search(float x) const noexcept {
-    int best = 0;
-    for (int i = 1; i < kCodes; ++i) {
-      if (std::abs(x - values_[static_cast<std::size_t>(i)]) < std::abs(x - values_[static_cast<std::size_t>(best)]))
-        best = i;
-    }
-    return static_cast<std::uint8_t>(best);
+  // The largest value that is not nearer to `high` than to `low`, as fp32 distances have it.
+  static float last_of(float low, float high) {
+    float x = (low + high) / 2;
+    const auto is_high = [&](float v) { return std::abs(v - high) < std::abs(v - low); };
+    while (is_high(x)) x = std::nextafter(x, low);
+    while (!is_high(std::nextafter(x, high))) x = std::nextafter(x, high);
+    return x;
+  }
+  int search(float x) const noexcept {
+    const auto first_not_below = std::find_if(last_.begin(), last_.end(), [x](float last) { return x <= last; });
+    return static_cast<int>(first_not_below - last_.begin());
   }
 
   static constexpr int kShift = 14;
-  static constexpr std::uint32_t kLowest = 103U << 23;  // 2^-24: what is smaller is nearest to zero
+  static constexpr std::uint32_t kLowest = 103U << 23;  // 2^-24: what is smaller is nearest to zero, in bucket 0
+  static constexpr std::uint32_t kBelow = kLowest - (1U << kShift);
   static constexpr std::uint32_t kBuckets = (24U << (23 - kShift)) + 2;
-  std::array<float, kCodes> values_{};
-  std::array<std::uint8_t, kBuckets> up_{}, down_{};
+  std::array<float, kCodes> values_{}, last_{};
+  std::array<std::uint8_t, 2 * kBuckets> lower_{};
 };
 
 const CodeTable& table_of(DynamicCode code) {

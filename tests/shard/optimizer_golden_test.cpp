@@ -56,12 +56,12 @@ EngineConfig engine_of(const OptimizerConfig& c) {
   return out;
 }
 
-struct Run {
+struct Update {
   Tensors model;
   Engine engine;
   Optimizer optimizer;
 
-  Run(comm::Communicator& comm, const OptimizerConfig& config)
+  Update(comm::Communicator& comm, const OptimizerConfig& config)
       : engine(model.layout, comm::Fabric::on_host(comm), engine_of(config)),
         optimizer(engine, config, {{"all", 0.01, 0.1}}, [](const nn::ParamState&) { return 0U; }) {
     fill(&TrainedSlice::master,
@@ -89,7 +89,7 @@ struct Run {
 class OptimizerGolden : public testing::Test {
  protected:
   // Every owned value of a state beside the golden's. Codes must be equal; what is rounded, near.
-  void compare(Run& run, const std::string& name) {
+  void compare(Update& run, const std::string& name) {
     for (auto& slice : run.engine.trained()) {
       for (std::size_t i = 0; i < slice.pieces.size(); ++i) {
         const auto& param = slice.layout->tensors()[slice.pieces[i].tensor].param->name;
@@ -137,7 +137,7 @@ class OptimizerGolden : public testing::Test {
 TEST_F(OptimizerGolden, EachOptimiserIsThePublicOne) {
   for (const char* name : {"adamw", "adamw_clipped", "adamw_average", "sgd", "momentum", "lion", "adamw_8bit"}) {
     SCOPED_TRACE(name);
-    Run run(*env_comm, config_of(name));
+    Update run(*env_comm, config_of(name));
     run.steps(0, kSteps);
     compare(run, name);
     if (HasFatalFailure()) return;
@@ -155,12 +155,12 @@ TEST_F(OptimizerGolden, StatesAreReadBackByAnotherNumberOfRanks) {
     const auto root = comm::broadcast_text(*env_comm, dir ? dir->path().string() : "");
     const int fewer = (env_comm->size() + 1) / 2;
     {
-      Run before(*env_comm, config_of(name));
+      Update before(*env_comm, config_of(name));
       before.steps(0, 3);
       save_checkpoint(root, 3, before.engine, before.optimizer, 7, "{}");
     }
     if (const auto part = toy::first_ranks(*env_comm, fewer)) {
-      Run after(*part, config_of(name));
+      Update after(*part, config_of(name));
       const auto info = load_checkpoint(std::filesystem::path(root) / "step-3", after.engine, after.optimizer, 7);
       EXPECT_EQ(info.optimizer, name_of(after.optimizer.config().kind));
       after.steps(3, kSteps);
@@ -177,11 +177,11 @@ TEST_F(OptimizerGolden, ACheckpointOfOtherStatesIsRefused) {
   std::optional<testing_support::TempDir> dir;
   if (env_comm->rank() == 0) dir.emplace();
   const auto root = comm::broadcast_text(*env_comm, dir ? dir->path().string() : "");
-  Run plain(*env_comm, config_of("adamw")), averaged(*env_comm, config_of("adamw_average")),
+  Update plain(*env_comm, config_of("adamw")), averaged(*env_comm, config_of("adamw_average")),
       coded(*env_comm, config_of("adamw_8bit"));
   save_checkpoint(root, 1, plain.engine, plain.optimizer, 7, "{}");
   save_checkpoint(root, 2, averaged.engine, averaged.optimizer, 7, "{}");
-  const auto refusal = [&](Run& run, const char* step) {
+  const auto refusal = [&](Update& run, const char* step) {
     return testing_support::message_of<RequestError>(
         [&] { load_checkpoint(std::filesystem::path(root) / step, run.engine, run.optimizer, 7); });
   };
@@ -191,7 +191,7 @@ TEST_F(OptimizerGolden, ACheckpointOfOtherStatesIsRefused) {
 }
 
 TEST_F(OptimizerGolden, TheAveragesStandForTheWeightsOnlyWhileTheyAreAskedFor) {
-  Run run(*env_comm, config_of("adamw_average"));
+  Update run(*env_comm, config_of("adamw_average"));
   run.steps(0, 3);
   const auto weights = toy::all_weights(run.engine);
   std::vector<float> averaged;
@@ -207,13 +207,13 @@ TEST_F(OptimizerGolden, TheAveragesStandForTheWeightsOnlyWhileTheyAreAskedFor) {
 
 TEST_F(OptimizerGolden, ThePlanCountsTheStatesThatAreHeld) {
   for (const char* name : {"sgd", "momentum", "adamw", "adamw_average", "adamw_8bit"}) {
-    const Run run(*env_comm, config_of(name));
+    const Update run(*env_comm, config_of(name));
     PlanRequest request;
     request.world = env_comm->size();
     request.engine = engine_of(config_of(name));
     const auto planned = make_plan(run.model.layout, request).memory;
     std::int64_t held = 0, averages = 0;
-    for (const auto& slice : const_cast<Run&>(run).engine.trained()) {
+    for (const auto& slice : const_cast<Update&>(run).engine.trained()) {
       for (const auto* t : {&slice.exp_avg, &slice.exp_avg_sq, &slice.coded_avg.codes, &slice.coded_avg.scales,
                             &slice.coded_avg_sq.codes, &slice.coded_avg_sq.scales}) {
         if (t->defined()) held += static_cast<std::int64_t>(t->nbytes());

@@ -34,7 +34,7 @@ TEST(Schedule, CosineAndLinearFollowTransformers) {
   EXPECT_DOUBLE_EQ(learning_rate_factor({"constant", 10, 110, false}, 61), 1.0);
 }
 
-// Every kind, step by step to beyond the end: tests/golden/train/schedules.py.
+// Every kind, step by step to the one behind the last: tests/golden/train/schedules.py.
 TEST(Schedule, EachKindIsThePublicOne) {
   const auto path = std::filesystem::path(TESSERA_SOURCE_DIR) / "tests/golden/train/data/schedules.json";
   const auto golden = nlohmann::json::parse(testing_support::read_file(path));

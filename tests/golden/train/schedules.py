@@ -53,12 +53,12 @@ for warmup, total in ((0, 20), (1, 17), (5, 30), (13, 25)):
                         ("polynomial", {"power": 2.0, "lr_end": RATE * 0.0625})):
         make = lambda o: get_scheduler(kind, o, warmup, total, scheduler_specific_kwargs=extra)  # noqa: B023, E731
         cases.append({"kind": kind, "warmup_steps": warmup, "total_steps": total, "power": extra.get("power", 1.0),
-                      "end": extra.get("lr_end", 0.0) / RATE, "factors": rates(total + 2, make)})
+                      "end": extra.get("lr_end", 0.0) / RATE, "factors": rates(total + 1, make)})
 lr = deepspeed_schedules(pathlib.Path(sys.argv[1]))
 for warmup, total in ((1, 17), (2, 6), (5, 30), (13, 25)):
     make = lambda o: lr.WarmupDecayLR(o, total, 0.0, RATE, warmup, "linear")  # noqa: B023, E731
     cases.append({"kind": "warmup_decay", "warmup_steps": warmup, "total_steps": total, "power": 1.0, "end": 0.0,
-                  "factors": rates(total + 2, make)})
+                  "factors": rates(total + 1, make)})
 path = pathlib.Path(__file__).parent / "data" / "schedules.json"
 path.write_text(json.dumps({"transformers": transformers.__version__, "deepspeed": "0.19.8", "cases": cases}) + "\n")
 print(len(cases), "cases,", path.stat().st_size, "bytes")

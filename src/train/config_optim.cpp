@@ -23,9 +23,10 @@ void bind_losses(Options& o, TrainConfig& c) {
 void bind_optimisation(Options& o, TrainConfig& c) {
   const OptionInfo optim{.group = "Optimisation"};
   const OptionInfo positive{.group = "Optimisation", .min = 0};
-  o.add(
-      "optim", &c.optim, "optimiser, also under transformers' names",
-      {.group = "Optimisation", .choices = {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "sgd", "lion", "lion_32bit"}});
+  o.add("optim", &c.optim, "optimiser, also under transformers' names",
+        {.group = "Optimisation",
+         .choices = {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "sgd", "lion",
+                     "lion_32bit"}});
   o.add("momentum", &c.momentum, "of sgd", positive);
   o.add("lr", &c.lr, "peak learning rate", positive);
   o.add("beta1", &c.beta1, "of AdamW and Lion", positive);

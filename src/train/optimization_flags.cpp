@@ -9,7 +9,8 @@ BestMetricConfig best_metric_of(const OptimizationFlags& f) {
   // As transformers has it: names without their prefix, and less is better of losses alone.
   const bool prefixed = f.metric_for_best_model.starts_with("eval_");
   const std::string metric = f.metric_for_best_model.substr(prefixed ? 5 : 0);
-  return {metric, f.greater_is_better.value_or(metric != "loss"), f.early_stopping_patience, f.early_stopping_threshold};
+  return {metric, f.greater_is_better.value_or(metric != "loss"), f.early_stopping_patience,
+          f.early_stopping_threshold};
 }
 
 void bind(Options& o, OptimizationFlags& f) {
@@ -26,7 +27,8 @@ void bind(Options& o, OptimizationFlags& f) {
         positive);
   o.add("ema_use", &f.ema_use, "where the average stands for the weights: validation, export or both",
         {.group = "Optimisation", .choices = {"both", "eval", "export", "none"}});
-  o.add("metric_for_best_model", &f.metric_for_best_model, "which value of a validation says which checkpoint is best; default: giou, or loss where there are no masks",
+  o.add("metric_for_best_model", &f.metric_for_best_model,
+        "which value of a validation says which checkpoint is best; default: giou, or loss where there are no masks",
         {.group = "Optimisation", .choices = {"", "giou", "ciou", "loss", "eval_giou", "eval_ciou", "eval_loss"}});
   o.add("greater_is_better", &f.greater_is_better, "of that value; default: as it is meant", optim);
   o.add("early_stopping_patience", &f.early_stopping_patience,

@@ -20,6 +20,7 @@
 #include "tessera/train/run_plots.hpp"
 #include "tessera/train/schedule.hpp"
 #include "tessera/train/step.hpp"
+#include "train/resume_check.hpp"
 #include "train/run_log.hpp"
 #include "train/run_report.hpp"
 #include "train/stored_features.hpp"
@@ -177,20 +178,7 @@ class Trainer {
     if (from.empty()) return;
     const auto info = shard::load_checkpoint(from, *model_.engine, optimizer_, model_.frozen_digest);
     const auto state = nlohmann::json::parse(info.trainer_state);
-    if (state.at("images_per_step").get<std::int64_t>() != loader_->shape().images()) {
-      throw RequestError(
-          "checkpoint {} was made with {} images a step, this run has {}: pass --global_batch_size {} to go on in the "
-          "same stream",
-          from.string(), state.at("images_per_step").get<std::int64_t>(), loader_->shape().images(),
-          state.at("images_per_step").get<std::int64_t>());
-    }
-    const auto same_seed = [&](const char* flag, std::uint64_t own) {
-      const auto made = state.value(flag, own);
-      if (made == own) return;
-      throw RequestError("checkpoint {} was made with --{} {}, this run has {}", from.string(), flag, made, own);
-    };
-    same_seed("seed", request_.seed);
-    same_seed("data_seed", request_.order_seed());
+    check_same_stream(from, state, {loader_->shape().images(), request_.seed, request_.order_seed()});
     step_ = info.step;
     validation_.restore(state);
     scaler_.restore(state.value("loss_scale", scaler_.scale()), state.value("loss_scale_steps", std::int64_t{0}));

@@ -1,6 +1,6 @@
 #pragma once
-// Validation: the validations of a run, and which of them was the best so far: by --metric_for_best_model, or gIoU where
-// the family has masks and the mean loss where it has none.
+// Validation: the validations of a run, and which of them was the best so far: by --metric_for_best_model, or gIoU
+// where the family has masks and the mean loss where it has none.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>

@@ -27,7 +27,7 @@ class BestMetric {
   bool add(double value);
   bool should_stop() const noexcept { return config_.patience > 0 && waited_ >= config_.patience; }
   std::int64_t waited() const noexcept { return waited_; }  ///< validations since one that renewed the patience
-  std::string why() const;                                ///< that it should stop, in words
+  std::string why() const;                                  ///< that it should stop, in words
   std::optional<double> best() const noexcept { return best_; }
   const BestMetricConfig& config() const noexcept { return config_; }
 

@@ -13,10 +13,10 @@
 namespace tessera::train {
 
 struct OptimizationFlags {
-  std::vector<std::string> lr_groups;  ///< param_groups.hpp: rate_pattern
-  double max_grad_value = 0;           ///< 0: no clipping by value
-  double ema_decay = 0;                ///< 0: no average
-  std::string ema_use = "both";        ///< both, eval, export, none
+  std::vector<std::string> lr_groups;        ///< param_groups.hpp: rate_pattern
+  double max_grad_value = 0;                 ///< 0: no clipping by value
+  double ema_decay = 0;                      ///< 0: no average
+  std::string ema_use = "both";              ///< both, eval, export, none
   std::string metric_for_best_model;         ///< giou, ciou, loss; empty: as the recipe has it
   std::optional<bool> greater_is_better;     ///< absent: as the metric is
   std::int64_t early_stopping_patience = 0;  ///< validations; 0: never stops

@@ -31,6 +31,8 @@ int run_eval(const std::vector<std::string>& args, Session& session) {
   options.add("split", &request.split, "split of the shards", data);
   options.add_ignored("model_max_length", "a validation cuts no text, as the reference's");
   options.add("max_items", &request.max_items, "the first so many items; -1: all", data);
+  options.add("count_padding", &request.count_padding,
+              "items that fill up the ranks' last round count again, as in LISA's own validation", data);
   options.add("workers", &request.workers, "threads that read and decode, per rank", {.group = "Data", .min = 1});
   options.add("vis_save_path", &request.overlay_dir, "folder for overlays; empty: none", {.group = "Output"});
   options.add("vis_samples", &request.overlays, "overlays written", {.group = "Output", .min = 0});

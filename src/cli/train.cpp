@@ -23,6 +23,8 @@ void bind(Options& options, TrainFlags& f) {
       {.group = "Data"});
   options.add("max_val_items", &f.request.max_val_items, "validate on the first so many items; -1: all",
               {.group = "Data"});
+  options.add("val_count_padding", &f.request.val_count_padding,
+              "samples that fill up the ranks' last round count again, as in LISA's own validation", {.group = "Data"});
   options.add("seed", &f.seed, "of initial weights, sample order and dropout", {.group = "Run", .min = 0});
   options.add("data_seed", &f.request.data_seed, "of the sample order alone, in the place of --seed",
               {.group = "Run", .min = 0});

@@ -362,6 +362,7 @@ struct EvalLoader::Impl {
         rank(rank_),
         world(world_),
         lisa(table.header().recipe == "lisa"),
+        count_padding(limits.count_padding),
         rows(first_rows(table, limits.max_items)),
         calls((static_cast<std::int64_t>(rows.size()) + world - 1) / world),
         ahead(
@@ -378,9 +379,9 @@ struct EvalLoader::Impl {
   }
 
   bool counted(std::int64_t i) const { return i * world + rank < static_cast<std::int64_t>(rows.size()); }
-  /// A rank without an item of its own in the last round takes the last one again.
+  /// A rank without an item of its own in the last round takes one of the first again.
   std::int64_t row(std::int64_t i) const {
-    return counted(i) ? rows[static_cast<std::size_t>(i * world + rank)] : rows.back();
+    return rows[static_cast<std::size_t>(i * world + rank) % rows.size()];
   }
 
   EvalItem make(std::int64_t i) const {
@@ -388,7 +389,7 @@ struct EvalLoader::Impl {
     auto reads = spec.reads(lisa);
     reads.bytes = reads.bytes || lisa;  // for overlays
     auto sample = shards.read(row(i), reads);
-    item.counted = counted(i);
+    item.counted = counted(i) || count_padding;
     item.is_sentence = sample.is_sentence;
     item.sample = info_of(shards, i * world + rank, row(i), sample);
     const auto number = static_cast<std::uint64_t>(row(i));
@@ -410,6 +411,7 @@ struct EvalLoader::Impl {
   int rank;
   int world;
   bool lisa;
+  bool count_padding;
   std::vector<std::int64_t> rows;
   std::int64_t calls;
   std::int64_t taken = 0;

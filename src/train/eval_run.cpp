@@ -13,7 +13,7 @@ EvalResult run_evaluation(const EvalRequest& request, const comm::Fabric& fabric
   const auto shards = comm::made_everywhere(
       *fabric.control, [&] { return data::Shards::open(request.shards, request.split, requirements); });
   data::EvalLoader loader(model.input_spec(request.model_max_length), shards, fabric.rank(), fabric.size(),
-                          {request.workers, 1024, request.max_items});
+                          {request.workers, 1024, request.max_items, request.count_padding});
   EvalResult result;
   result.model = evaluate(*model.recipe->segments(), *model.engine, loader, request.overlay_dir,
                           request.overlay_dir.empty() ? 0 : request.overlays);

@@ -45,7 +45,8 @@ Validation::Validation(const TrainRequest& request, LoadedModel& model, const St
   if (!shards_) return;
   loader_.emplace(features.for_validation(model.input_spec(request.loader.model_max_length)), *shards_, fabric.rank(),
                   fabric.size(),
-                  data::EvalLoader::Limits{request.loader.workers, request.loader.prefetch_mib, request.max_val_items});
+                  data::EvalLoader::Limits{request.loader.workers, request.loader.prefetch_mib, request.max_val_items,
+                                           request.val_count_padding});
 }
 
 bool Validation::run(std::int64_t step, const std::filesystem::path& overlays) {

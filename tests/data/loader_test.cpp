@@ -198,6 +198,20 @@ TEST_F(LoaderTest, EvaluationTakesEachItemOnceOverAllRanks) {
   }
 }
 
+TEST_F(LoaderTest, WhatFillsUpTheLastRoundCountsAgainWhereTheReferencesCountingIsAskedFor) {
+  const auto val = Shards::open((*dir_ / "shards").string(), "val", {});
+  std::multiset<std::string> counted;
+  for (int rank = 0; rank < 2; ++rank) {
+    EvalLoader loader(small_spec(), val, rank, 2, {.count_padding = true});
+    for (std::int64_t i = 0; i < loader.calls(); ++i) {
+      const auto item = loader.next();
+      if (item.counted) counted.insert(item.sample.image_name);
+    }
+  }
+  EXPECT_EQ(counted.size(), 4U);  // of 3
+  EXPECT_EQ(counted.count("reason_seg/ReasonSeg/val/val0.jpg"), 2U);
+}
+
 TEST_F(LoaderTest, BindsItsSettingsUnderTheReferencesNames) {
   LoaderConfig bound;
   Options options("test", "");

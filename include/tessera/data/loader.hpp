@@ -118,6 +118,8 @@ class EvalLoader {
     std::int64_t workers = 4;
     std::int64_t prefetch_mib = 1024;
     std::int64_t max_items = -1;  ///< the first so many alone; -1: all
+    bool count_padding = false;   ///< the ranks' last round is filled up with the first items, which count again, as
+                                  ///< LISA's DistributedSampler has it
   };
   EvalLoader(const InputSpec& spec, const Shards& shards, int rank, int world, Limits limits);
   ~EvalLoader();

@@ -20,6 +20,7 @@ struct EvalRequest {
   std::string baseline_shards;
   std::int64_t model_max_length = 512;
   std::int64_t max_items = -1;
+  bool count_padding = false;  ///< EvalLoader's
   std::int64_t workers = 2;
   std::uint64_t seed = 42;  ///< of weights that no file holds, with model.random_init
   std::string overlay_dir;

@@ -21,6 +21,7 @@ struct TrainRequest {
   data::LoaderConfig loader;
   std::string val_shards;  ///< prepared folder(s) of the validation split; empty: no validation
   std::int64_t max_val_items = -1;
+  bool val_count_padding = false;  ///< EvalLoader's count_padding
   std::uint64_t seed = 42;
   std::optional<std::int64_t> data_seed;  ///< of the sample order alone; absent: seed
   std::string config_toml;                ///< everything in force, kept in the run folder

@@ -64,6 +64,7 @@ EVAL = of("eval", "lisa", {
     "split": Text(r'"masks":\d+', "--split", "train"),
     "max_items": Text(r'"masks":\d+', "--max_items", "1"),
     "workers": Shown("data_test", "tests/data/loader_test.cpp", "workers"),
+    "count_padding": Shown("data_stream_test", "tests/data/loader_test.cpp", "count_padding"),
     "vis_save_path": Files("pictures/*.png", "--vis_save_path", "{folder}/pictures", base=["--vis_samples", "2"]),
     "vis_samples": Files("pictures/*.png", "--vis_samples", "2", base=["--vis_save_path", "{folder}/pictures"]),
     "output": Files("report.json", "--output", "{folder}/report.json"),

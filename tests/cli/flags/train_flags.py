@@ -179,6 +179,7 @@ DATA = {
     "stored_features": Shown("train_mpi_test", "tests/train/stored_features_test.cpp", "stored_features"),
     "workers": Shown("data_test", "tests/data/loader_test.cpp", "workers"),
     "prefetch_mib": Shown("data_test", "tests/data/loader_test.cpp", "prefetch_mib"),
+    "val_count_padding": Shown("data_stream_test", "tests/data/loader_test.cpp", "count_padding"),
     "val_shards": Text("validation at step", *VAL),
     "max_val_items": Curve("--max_val_items", "1", key="val_masks", base=VAL),
     "augment_flip": Curve("--augment_flip", "1"),

@@ -5,6 +5,7 @@
 
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/io/quantized_source.hpp"
 #include "tessera/io/safetensors.hpp"
 #include "tessera/io/torch_file.hpp"
 
@@ -59,14 +60,14 @@ std::optional<fs::path> find_weights(const fs::path& folder) {
 SourcePtr open_weights(const fs::path& path) {
   if (!fs::is_directory(path)) {
     if (is_zero_shard(path)) refuse_zero_shards(path);
-    return open_file(path.string());
+    return unpack_quantized(open_file(path.string()));
   }
   const auto found = find_weights(path);
   if (!found) {
     if (holds_zero_shards(path)) refuse_zero_shards(path);
     throw RequestError("'{}': no weights; one of these was expected: {}", path.string(), fmt::join(kWeightFiles, ", "));
   }
-  return fs::is_directory(*found) ? open_weights(*found) : open_file(found->string());
+  return fs::is_directory(*found) ? open_weights(*found) : unpack_quantized(open_file(found->string()));
 }
 
 bool is_part_of_lisa_v0(std::string_view file_name) {

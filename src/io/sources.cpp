@@ -32,6 +32,11 @@ void RoutedSource::will_read(const TensorInfo& tensor, std::int64_t begin, std::
   route.source->will_read(*route.original, begin, count);
 }
 
+const PackedTensor* RoutedSource::packed(const TensorInfo& tensor) const {
+  const Route& route = route_of(tensor);
+  return route.source->packed(*route.original);
+}
+
 std::string RoutedSource::where(const TensorInfo& tensor) const {
   const Route& route = route_of(tensor);
   return route.source->where(*route.original);

@@ -246,6 +246,7 @@ void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void
     if (!exact || !g.trained() || g.spec().compute == at::kFloat) {
       g.start_gather(e.pool);
       g.finish_gather();
+      g.expand(e.pool);
       g.bind_params();
       continue;
     }
@@ -262,6 +263,26 @@ void Engine::with_gathered(nn::UnitId unit, bool exact, const std::function<void
   for (const int id : s.groups) {
     e.group(id).unbind_params();
     e.group(id).release();
+  }
+}
+
+void Engine::with_packed(
+    nn::UnitId unit,
+    const std::function<void(const nn::ParamState&, const at::Tensor& codes, const at::Tensor& scales)>& fn) {
+  auto& e = *impl_;
+  const at::NoGradGuard no_grad;
+  for (const int id : e.state(unit).groups) {
+    auto& g = e.group(id);
+    const Packing* packing = g.packing();
+    if (packing == nullptr || e.group_unit[static_cast<std::size_t>(id)] != unit) continue;
+    g.start_gather(e.pool);
+    g.finish_gather();
+    const at::Tensor bytes = g.gathered_bytes().cpu();
+    for (std::size_t i = 0; i < g.layout().tensors().size(); ++i) {
+      const auto [codes, scales] = packing->extract(bytes, i);
+      fn(*g.layout().tensors()[i].param, codes, scales);
+    }
+    g.release();
   }
 }
 
@@ -294,7 +315,7 @@ MemoryReport Engine::memory() const {
   MemoryReport report;
   for (std::size_t i = 0; i < impl_->groups.size(); ++i) {
     const auto& g = *impl_->groups[i];
-    const auto bytes = static_cast<std::int64_t>(g.shard().nbytes());
+    const auto bytes = g.sizes().shard;
     if (g.trained()) {
       report.master += bytes;
       report.gradients += bytes;

@@ -25,17 +25,19 @@ std::vector<std::string> plan_lines(const nn::ModelLayout& layout, const EngineC
   lines.push_back(fmt::format("program {}", version_string()));
   lines.push_back(fmt::format(
       "settings: {} ranks, {} nodes, compute type {}, device type {}, prefetch {}, keep {} bytes, rows by {} bytes, "
-      "{} moments, in 8 bits {}, average {}, offloaded optimiser {}, reproducible {}, layer major {}",
+      "{} moments, in 8 bits {}, average {}, offloaded optimiser {}, reproducible {}, layer major {}, quantised {} {}",
       world, nodes, static_cast<int>(config.compute), static_cast<int>(config.device.type()), config.prefetch,
       config.keep_bytes, config.row_block_bytes, config.moments, config.moments_8bit, config.average,
-      config.offload_optimizer, config.reproducible, config.layer_major));
+      config.offload_optimizer, config.reproducible, config.layer_major, name_of(config.quantization.kind),
+      config.quantization.double_quant));
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     const auto& unit = layout.units()[u];
     const auto& policy = config.policy_of(u);
     std::string tensors;
     std::int64_t elements = 0, trained = 0;
     for (const auto& p : unit.params) {
-      tensors += fmt::format("{} {} {}\n", p->name, fmt::join(p->shape, "x"), p->trainable);
+      tensors += fmt::format("{} {} {} {}\n", p->name, fmt::join(p->shape, "x"), p->trainable,
+                             config.quantization.covers(p->name));
       elements += p->numel();
       trained += p->trainable ? p->numel() : 0;
     }
@@ -102,8 +104,11 @@ void add_squares(const at::Tensor& grad, ExactSum& sum) {
 
 void Engine::settle() {
   auto& e = *impl_;
-  for (auto& g : e.groups) g->share_loaded(e.pool);
   auto& control = *e.fabric.control;
+  for (auto& g : e.groups) {
+    if (auto* packing = g->packing()) packing->settle(g->loaded(), g->loaded_slice(), control);
+    g->share_loaded(e.pool);
+  }
   const auto text =
       fmt::format("{}", fmt::join(plan_lines(e.layout, e.config, e.fabric.size(), e.fabric.nodes()), "\n"));
   const auto hash = static_cast<std::int64_t>(xxh3_64(text.data(), text.size()));

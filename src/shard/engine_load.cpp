@@ -40,6 +40,58 @@ struct OwnPart {
   std::vector<Piece> pieces;
 };
 
+// Whole rows or blocks around the piece of a quantised tensor: rows at its ends are read by two ranks.
+Fill quantised_fill(Group& group, const Piece& piece, const io::TensorSource& source) {
+  Packing& packing = *group.packing();
+  const auto& placed = group.layout().tensors()[piece.tensor];
+  const auto grain = packing.grain(piece.tensor);
+  const auto begin = piece.tensor_begin / grain * grain;
+  const auto end = std::min(placed.numel, (piece.tensor_begin + piece.count + grain - 1) / grain * grain);
+  auto put = [&packing, segment = group.loaded(), slice = group.loaded_slice(), tensor = piece.tensor](
+                 std::int64_t at, std::int64_t count, const float* values) {
+    packing.put(segment, slice, tensor, at, count, values);
+  };
+  return {placed.param, source.find(placed.param->name), begin, end - begin, {}, std::move(put), grain};
+}
+
+const io::PackedTensor* packed_in(const io::TensorSource& source, const std::string& name) {
+  const auto* info = source.find(name);
+  return info == nullptr ? nullptr : source.packed(*info);
+}
+
+// Where the files hold the group in the engine's own form. Throws RequestError when they hold it in another one, or in
+// part.
+bool is_packed(const GroupLayout& layout, const io::TensorSource& source, const GroupSpec& spec) {
+  std::size_t packed = 0;
+  for (const auto& tensor : layout.tensors()) {
+    const auto& name = tensor.param->name;
+    const auto* file = packed_in(source, name);
+    if (file == nullptr) continue;
+    ++packed;
+    if (file->kind == spec.quant && file->double_quant() == spec.double_quant) continue;
+    throw RequestError("weight '{}' is quantised in '{}' as {}{}, and asked for as {}{}", name,
+                       source.where(*source.find(name)), name_of(file->kind),
+                       file->double_quant() ? " with double quantisation" : "", name_of(spec.quant),
+                       spec.double_quant ? " with double quantisation" : "");
+  }
+  if (packed == 0 || packed == layout.tensors().size()) return packed > 0;
+  throw RequestError("'{}' and its neighbours are quantised in the files in part only",
+                     layout.tensors()[0].param->name);
+}
+
+std::int64_t take_packed(Group& group, const io::TensorSource& source) {
+  Packing& packing = *group.packing();
+  const auto& tensors = group.layout().tensors();
+  std::int64_t read = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    read += packing.put_constants(i, *packed_in(source, tensors[i].param->name));
+  }
+  for (const auto& piece : group.loaded_pieces()) {
+    read += packing.put_packed(group.loaded(), piece, *packed_in(source, tensors[piece.tensor].param->name));
+  }
+  return read;
+}
+
 OwnPart own_part(const Group& group) {
   return {group.layout(), group.loaded(), group.loaded_pieces()};
 }
@@ -96,17 +148,26 @@ LoadReport Engine::load(const io::TensorSource& source, const LoadPolicy& policy
 
   const at::NoGradGuard no_grad;
   std::vector<Fill> fills;
+  std::int64_t packed_bytes = 0;
   for (const auto& group : e.groups) {
+    if (group->packing() != nullptr) {
+      if (is_packed(group->layout(), source, group->spec())) {
+        packed_bytes += take_packed(*group, source);
+        continue;
+      }
+      for (const auto& piece : group->loaded_pieces()) fills.push_back(quantised_fill(*group, piece, source));
+      continue;
+    }
     const auto part = own_part(*group);
     zero_gaps(part);
     for (const auto& piece : part.pieces) {
       const auto& param = part.layout.tensors()[piece.tensor].param;
-      fills.push_back(
-          {param, source.find(param->name), piece.tensor_begin, part.target.narrow(0, piece.slice_begin, piece.count)});
+      fills.push_back({param, source.find(param->name), piece.tensor_begin, piece.count,
+                       part.target.narrow(0, piece.slice_begin, piece.count)});
     }
   }
   const int threads = policy.threads > 0 ? policy.threads : own_threads(e.fabric.node_size());
-  report.bytes_read = fill_slices(source, std::move(fills), policy.seed, threads, policy.progress);
+  report.bytes_read = packed_bytes + fill_slices(source, std::move(fills), policy.seed, threads, policy.progress);
   return report;
 }
 
@@ -116,23 +177,36 @@ std::uint64_t Engine::frozen_digest() const {
   struct Part {
     std::uint64_t key;
     std::int64_t numel, begin;
-    at::Tensor values;
+    at::Tensor values;  // or, of quantised weights, elements [at, at + count) of a piece
+    const Packing* packing = nullptr;
+    Piece piece{};
+    std::int64_t at = 0, count = 0;
   };
   std::vector<Part> parts;
   for (const auto& group : e.groups) {
     if (group->trained()) continue;
-    const auto part = own_part(*group);
+    auto part = own_part(*group);
+    const Packing* packing = std::as_const(*group).packing();
+    if (packing != nullptr) part.target = part.target.cpu();
     for (const auto& piece : part.pieces) {
       const auto& param = *part.layout.tensors()[piece.tensor].param;
       for (std::int64_t at = 0; at < piece.count; at += kChunk) {
+        const auto count = std::min(kChunk, piece.count - at);
         parts.push_back({hash_name(param.name), param.numel(), piece.tensor_begin + at,
-                         part.target.narrow(0, piece.slice_begin + at, std::min(kChunk, piece.count - at))});
+                         packing != nullptr ? part.target : part.target.narrow(0, piece.slice_begin + at, count),
+                         packing, piece, at, count});
       }
     }
   }
   std::atomic<std::uint64_t> digest{0};
   run_parallel(parts.size(), own_threads(e.fabric.node_size()), [&](std::size_t i) {
     const Part& p = parts[i];
+    if (p.packing != nullptr) {
+      std::vector<float> values(static_cast<std::size_t>(p.count));
+      p.packing->expand_piece(p.values.const_data_ptr<std::uint8_t>(), p.piece, p.at, p.count, values.data());
+      digest += digest_piece(p.key, p.numel, p.begin, values.data(), p.count);
+      return;
+    }
     const at::Tensor host = p.values.to(c10::Device(c10::DeviceType::CPU), at::kFloat);
     digest += digest_piece(p.key, p.numel, p.begin, host.const_data_ptr<float>(), host.numel());
   });

@@ -64,6 +64,7 @@ void Engine::Impl::acquire(nn::UnitId unit) {
       if (moved) span(TraceLog::Row::gather, name(unit), issued[static_cast<std::size_t>(id)]);
     }
   });
+  for (const int id : s.groups) group(id).expand(pool);
   const bool block = is_block(unit);
   for (const int id : s.groups) {
     if (!block) group(id).bind_params();
@@ -92,7 +93,9 @@ void Engine::Impl::release(nn::UnitId unit) {
   if (s.fused) return;
   const bool block = is_block(unit);
   for (const int id : s.groups) {
-    if (--group(id).users == 0 && !block) group(id).unbind_params();
+    if (--group(id).users > 0) continue;
+    if (!block) group(id).unbind_params();
+    group(id).collapse();
   }
   for (const auto index : s.by_rows) row_matrices[index].param->unbind();
   trim_idle();

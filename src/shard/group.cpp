@@ -70,10 +70,12 @@ Group::Group(const GroupPart& part, const comm::Fabric& fabric, const CopyStream
   const bool pinned = spec.on_host && !spec.device.is_cpu();
   const auto home =
       at::TensorOptions().device(spec.on_host ? c10::Device(c10::DeviceType::CPU) : spec.device).pinned_memory(pinned);
-  shard_ = at::zeros({layout_.full() / parts_}, home.dtype(spec.home_type()));
+  const auto slice = spec.quantised() ? segment_bytes(spec, layout_.slice()) : layout_.slice();
+  shard_ = at::zeros({slice * (fabric.size() / parts_)}, home.dtype(spec.home_type()));
+  if (spec.quantised()) packing_.emplace(spec_, layout_);
   if (spec.trained)
     grad_shard_ = at::zeros({layout_.slice()}, at::TensorOptions().device(spec.device).dtype(at::kFloat));
-  whole_ = sizes_.gather == 0;
+  whole_ = sizes_.gather == 0 && !spec.quantised();
   make_views();
   if (whole_) state_ = State::gathered;
 }
@@ -97,15 +99,14 @@ void Group::make_views() {
 }
 
 at::Tensor Group::loaded() const {
-  const auto slice = layout_.slice();
   if (parts_ == fabric_->size()) return shard_;
+  const auto slice = shard_.numel() / (fabric_->size() / parts_);
   return shard_.narrow(0, (parts_ == 1 ? fabric_->rank() : fabric_->node()) * slice, slice);
 }
 
-std::vector<Piece> Group::loaded_pieces() const {
-  const auto slice = layout_.slice();
-  if (parts_ == fabric_->size() || parts_ == 1) return layout_.pieces(fabric_->rank());
-  return layout_.pieces_in(part_ * shard_.numel() + fabric_->node() * slice, slice);
+int Group::loaded_slice() const {
+  if (parts_ == fabric_->size() || parts_ == 1) return fabric_->rank();
+  return part_ * (fabric_->size() / parts_) + fabric_->node();
 }
 
 void Group::share_loaded(BufferPool& pool) {
@@ -125,6 +126,10 @@ void Group::share_loaded(BufferPool& pool) {
   shard_.copy_(staged);
 }
 
+void Group::detach() {
+  storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(nullptr, storage_.device()));
+}
+
 void Group::attach(void* data) {
   // A non-owning pointer: the block stays with the group, so that releasing never depends on who still holds a view.
   storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(
@@ -137,8 +142,12 @@ at::Tensor Group::own_slot(const at::Tensor& full) const {
 
 void Group::start_gather(BufferPool& pool) {
   if (state_ != State::released) return;
+  if (sizes_.gather == 0) {  // quantised and whole: there is nothing to move
+    state_ = State::gathering;
+    return;
+  }
   weights_ = pool.take(sizes_.gather);
-  at::Tensor full = tensor_over(weights_, layout_.full(), spec_.compute, spec_.device);
+  at::Tensor full = tensor_over(weights_, shard_.numel() * parts_, spec_.wire_type(), spec_.device);
   const at::NoGradGuard no_grad;
   auto gather_from = [&](const at::Tensor& source) {
     if (parts_ == 1) return;
@@ -154,7 +163,7 @@ void Group::start_gather(BufferPool& pool) {
   };
   if (spec_.on_host) {
     copied_ = copies_->run(fill_own_slot);
-  } else if (shard_.scalar_type() != spec_.compute) {
+  } else if (shard_.scalar_type() != spec_.wire_type()) {
     fill_own_slot();
   } else {
     gather_from(shard_);
@@ -167,7 +176,7 @@ void Group::finish_gather() {
     copies_->wait(copied_);
     copied_.reset();
     gather_.wait();
-    attach(weights_.data());
+    if (!packing_) attach(weights_.data());
     state_ = State::gathered;
   }
   if (state_ != State::gathered) throw RunError("shard: a group is used before its gather was started");
@@ -176,9 +185,27 @@ void Group::finish_gather() {
 void Group::release() {
   if (whole_ || state_ == State::released) return;
   if (state_ == State::gathering) finish_gather();
-  storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(nullptr, storage_.device()));
+  collapse();
+  detach();
   weights_.reset();
   state_ = State::released;
+}
+
+at::Tensor Group::gathered_bytes() const {
+  return weights_ ? tensor_over(weights_, shard_.numel() * parts_, at::kByte, spec_.device) : shard_;
+}
+
+void Group::expand(BufferPool& pool) {
+  if (!packing_ || expanded_) return;
+  expanded_ = pool.take(sizes_.expanded);
+  packing_->expand(gathered_bytes(), tensor_over(expanded_, layout_.full(), spec_.compute, spec_.device));
+  attach(expanded_.data());
+}
+
+void Group::collapse() {
+  if (!expanded_) return;
+  detach();
+  expanded_.reset();
 }
 
 void Group::bind_params() {

@@ -8,6 +8,7 @@
 
 #include "shard/copy_stream.hpp"
 #include "shard/group_spec.hpp"
+#include "shard/packing.hpp"
 #include "tessera/comm/fabric.hpp"
 #include "tessera/shard/buffer_pool.hpp"
 
@@ -26,22 +27,30 @@ class Group {
   bool trained() const noexcept { return spec_.trained; }
   const GroupSpec& spec() const noexcept { return spec_; }
   const GroupLayout& layout() const noexcept { return layout_; }
-  // What this rank keeps: its slice, its node's slice, or all of it. Frozen: compute type; trained: fp32 master.
+  // What this rank keeps: its slice, its node's slice, or all of it. Frozen: compute type, or bytes where it is
+  // quantised; trained: fp32 master.
   at::Tensor& shard() noexcept { return shard_; }
   const at::Tensor& shard() const noexcept { return shard_; }
   at::Tensor& grad_shard() noexcept { return grad_shard_; }  // fp32; trained only
 
   // --- loading: every element of the full buffer is read by exactly one rank of the job ---
-  at::Tensor loaded() const;                 // view of what this rank reads, inside shard()
-  std::vector<Piece> loaded_pieces() const;  // of the tensors, relative to loaded()
-  void share_loaded(BufferPool& pool);       // collective: the rest of shard() from the ranks that read it
+  at::Tensor loaded() const;  // view of what this rank reads, inside shard()
+  int loaded_slice() const;   // which of the W slices that is
+  std::vector<Piece> loaded_pieces() const { return layout_.pieces(loaded_slice()); }  // relative to loaded()
+  Packing* packing() noexcept { return packing_ ? &*packing_ : nullptr; }              // null: not quantised
+  const Packing* packing() const noexcept { return packing_ ? &*packing_ : nullptr; }
+  void share_loaded(BufferPool& pool);  // collective: the rest of shard() from the ranks that read it
 
   // --- weights ---
   const GroupSizes& sizes() const noexcept { return sizes_; }
   bool whole() const noexcept { return whole_; }
   void start_gather(BufferPool& pool);
-  void finish_gather();  // waits and attaches the memory to the views
+  void finish_gather();  // waits and attaches the memory to the views; of quantised weights, expand() does
   void release();        // detaches the memory
+  // Quantised weights have values, and memory for them, between the two; without effect on others.
+  void expand(BufferPool& pool);
+  void collapse();
+  at::Tensor gathered_bytes() const;  // of quantised weights that are gathered: all segments
   bool gathering() const noexcept { return state_ == State::gathering; }
   bool released() const noexcept { return state_ == State::released; }
   const at::Tensor& rows() const { return views_.at(0); }  // of a block of rows, while it is gathered
@@ -65,6 +74,7 @@ class Group {
  private:
   enum class State : std::uint8_t { released, gathering, gathered };
   void attach(void* data);
+  void detach();
   void make_views();
   at::Tensor own_slot(const at::Tensor& full) const;
 
@@ -79,6 +89,8 @@ class Group {
 
   c10::Storage storage_;           // the full buffer; its memory comes and goes
   std::vector<at::Tensor> views_;  // one per parameter, over storage_
+  std::optional<Packing> packing_;
+  BufferPool::Block expanded_;
   BufferPool::Block weights_;
   comm::Pending gather_;
   std::optional<c10::Event> copied_;  // from host memory, where nothing is gathered after it

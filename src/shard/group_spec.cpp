@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "shard/packing.hpp"
 #include "tessera/nn/weighted.hpp"
 
 namespace tessera::shard {
@@ -61,10 +62,11 @@ std::int64_t row_block_bytes(const nn::ModelLayout& layout, const EngineConfig& 
 UnitParts parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineConfig& config,
                    std::int64_t row_block_bytes) {
   const bool by_rows = goes_by_rows(unit, policy, config);
-  GroupPart frozen, trained;
+  GroupPart frozen, quantised, trained;
   for (const auto& p : unit.params) {
     if (by_rows && p == unit.row_matrix) continue;
-    (p->trainable ? trained : frozen).params.push_back(p);
+    const bool packs = !p->trainable && !unit.fused && config.quantization.covers(p->name);
+    (p->trainable ? trained : packs ? quantised : frozen).params.push_back(p);
   }
   // Fused units are small: they stay fp32, so that gradients add up in fp32 over the micro-batches of a step.
   frozen.spec.compute = unit.fused ? at::kFloat : scalar_type(config.compute);
@@ -73,6 +75,9 @@ UnitParts parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineC
   trained.spec = frozen.spec;
   frozen.spec.placement = policy.frozen;
   frozen.spec.on_host = policy.offload;
+  quantised.spec = frozen.spec;
+  quantised.spec.quant = config.quantization.kind;
+  quantised.spec.double_quant = config.quantization.double_quant;
   trained.spec.trained = true;
   trained.spec.on_host = config.offload_optimizer;
   trained.spec.separate_grads = config.reproducible;
@@ -83,6 +88,7 @@ UnitParts parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineC
     out.blocks = blocks_of(unit.row_matrix, frozen.spec, rows);
   }
   if (!frozen.params.empty()) out.whole.push_back(std::move(frozen));
+  if (!quantised.params.empty()) out.whole.push_back(std::move(quantised));
   if (!trained.params.empty()) out.whole.push_back(std::move(trained));
   return out;
 }
@@ -91,6 +97,14 @@ GroupSizes sizes_of(const GroupLayout& layout, const GroupSpec& spec, const JobS
   const auto compute = static_cast<std::int64_t>(c10::elementSize(spec.compute));
   const int parts = spec.parts(job);
   GroupSizes out;
+  if (spec.quantised()) {
+    const auto segment = segment_bytes(spec, layout.slice());
+    out.shard = segment * (job.world / parts) + constant_bytes(spec, layout);
+    out.expanded = layout.full() * compute;
+    if (parts > 1 || spec.on_host) out.gather = segment * job.world;
+    out.gather_traffic = segment * (job.world / parts) * (parts - 1);
+    return out;
+  }
   out.shard = layout.full() / parts * static_cast<std::int64_t>(c10::elementSize(spec.home_type()));
   const bool whole = parts == 1 && !spec.on_host && spec.home_type() == spec.compute;
   if (!whole) {

@@ -29,9 +29,14 @@ struct GroupSpec {
   c10::Device device = c10::Device(c10::DeviceType::CPU);
   Placement placement = Placement::world;  // of frozen weights
   bool on_host = false;                    // the slice (frozen) or the master (trained) lies in host memory
-  bool separate_grads = false;             // micro-batches never add up inside autograd, not even on one rank
+  QuantKind quant = QuantKind::none;       // of frozen matrices
+  bool double_quant = false;
+  bool separate_grads = false;  // micro-batches never add up inside autograd, not even on one rank
 
-  at::ScalarType home_type() const noexcept { return trained ? at::kFloat : compute; }
+  bool quantised() const noexcept { return quant != QuantKind::none; }
+  // Of what a rank keeps, and of what a gather moves.
+  at::ScalarType home_type() const noexcept { return trained ? at::kFloat : wire_type(); }
+  at::ScalarType wire_type() const noexcept { return quantised() ? at::kByte : compute; }
   int parts(const JobShape& job) const noexcept;  // how many equal parts the buffer is cut into
 };
 
@@ -46,7 +51,7 @@ struct GroupPart {
 
 // The groups of one unit; empty ones are left out.
 struct UnitParts {
-  std::vector<GroupPart> whole;   // gathered around a call of the unit: frozen first, then trained
+  std::vector<GroupPart> whole;   // gathered around a call of the unit: frozen, quantised, trained
   std::vector<GroupPart> blocks;  // of its row matrix, gathered one after another inside a call
 };
 // `row_block_bytes`: of all ranks' gathered rows at once (see row_block_bytes()).
@@ -60,6 +65,7 @@ std::int64_t row_block_bytes(const nn::ModelLayout& layout, const EngineConfig& 
 // Units: bytes of one rank.
 struct GroupSizes {
   std::int64_t shard = 0;           // what the rank keeps of the weights
+  std::int64_t expanded = 0;        // pooled memory of quantised weights while they are used
   std::int64_t gather = 0;          // pooled memory of a gather; 0 when the weights are always there
   std::int64_t gather_traffic = 0;  // sent, and received, by one gather
   std::int64_t grads = 0;           // pooled memory of one micro-batch's gradients, compute type; 0: in place

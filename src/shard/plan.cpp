@@ -94,10 +94,15 @@ class Walk {
       ++group(id).users;
       gather(id);
     }
+    for (const int id : ids) {
+      if (group(id).users == 1) take(group(id).sizes.expanded);
+    }
     for (const int id : schedule_.ahead(position)) gather(id);
   }
   void release(const std::vector<int>& ids, std::size_t position) {
-    for (const int id : ids) --group(id).users;
+    for (const int id : ids) {
+      if (--group(id).users == 0) give(group(id).sizes.expanded);
+    }
     trim(position);
   }
 

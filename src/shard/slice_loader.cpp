@@ -31,8 +31,9 @@ struct Chunk {
 std::vector<Chunk> cut(const std::vector<Fill>& fills) {
   std::vector<Chunk> out;
   for (std::size_t f = 0; f < fills.size(); ++f) {
-    const std::int64_t all = fills[f].target.numel();
-    for (std::int64_t at = 0; at < all; at += kChunk) out.push_back({f, at, std::min(kChunk, all - at)});
+    const std::int64_t all = fills[f].count, grain = fills[f].grain;
+    const std::int64_t most = std::max(grain, kChunk / grain * grain);
+    for (std::int64_t at = 0; at < all; at += most) out.push_back({f, at, std::min(most, all - at)});
   }
   return out;
 }
@@ -59,6 +60,13 @@ class Filler {
   // Returns the bytes read.
   std::int64_t fill(const Chunk& chunk) const {
     const Fill& f = fills_[chunk.fill];
+    if (f.put) {
+      thread_local std::vector<float> values;
+      values.resize(static_cast<std::size_t>(chunk.count));
+      const auto read = produce(f, chunk, values.data());
+      f.put(f.begin + chunk.at, chunk.count, values.data());
+      return read;
+    }
     const at::Tensor target = f.target.narrow(0, chunk.at, chunk.count);
     if (target.is_cpu() && target.scalar_type() == at::kFloat) {
       return produce(f, chunk, target.mutable_data_ptr<float>());
@@ -100,7 +108,7 @@ class Filler {
 }  // namespace
 
 std::int64_t Fill::from_file() const noexcept {
-  return info == nullptr ? 0 : std::clamp<std::int64_t>(info->numel() - begin, 0, target.numel());
+  return info == nullptr ? 0 : std::clamp<std::int64_t>(info->numel() - begin, 0, count);
 }
 
 int own_threads(int ranks_on_node) {

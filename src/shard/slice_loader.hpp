@@ -17,7 +17,11 @@ struct Fill {
   nn::Param param;
   const io::TensorInfo* info = nullptr;  // null: all of it is drawn
   std::int64_t begin = 0;
-  at::Tensor target;  // [count], any floating type, any device
+  std::int64_t count = 0;
+  at::Tensor target;  // [count], any floating type, any device; or, in its place:
+  // Takes elements [at, at + count) of the parameter, a multiple of `grain` at a time, on several threads.
+  std::function<void(std::int64_t at, std::int64_t count, const float* values)> put{};
+  std::int64_t grain = 1;
   std::int64_t from_file() const noexcept;
 };
 

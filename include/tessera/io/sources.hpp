@@ -21,6 +21,7 @@ class RoutedSource : public TensorSource {
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
   void read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const override;
   void will_read(const TensorInfo& tensor, std::int64_t begin, std::int64_t count) const override;
+  const PackedTensor* packed(const TensorInfo& tensor) const override;
   std::string where(const TensorInfo& tensor) const override;
 
  protected:

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tessera/core/quantize.hpp"
+
 namespace tessera::io {
 
 /// Element types of weights in files (safetensors' names in comments).
@@ -29,6 +31,20 @@ struct TensorInfo {
   std::int64_t numel() const noexcept;
 };
 
+class TensorSource;
+
+/// The parts of a matrix that its file holds quantised, as bitsandbytes writes it (io/quantized_source.hpp). The
+/// TensorInfo of such a matrix is F32 with the matrix' own shape, and read() gives the values it stands for.
+struct PackedTensor {
+  QuantKind kind = QuantKind::none;
+  const TensorSource* source = nullptr;  ///< of the parts, under the file's names
+  const TensorInfo* codes = nullptr;     ///< nf4, fp4: bytes, two values each; int8: I8, the matrix' shape
+  const TensorInfo* absmax = nullptr;    ///< F32 a block, or U8 with double quantisation; int8: F32 a row
+  const TensorInfo* absmax2 = nullptr;   ///< double quantisation: F32 a block of absmax
+  float mean = 0;                        ///< double quantisation: of the tensor's absmax
+  bool double_quant() const noexcept { return absmax2 != nullptr; }
+};
+
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
@@ -43,6 +59,8 @@ class TensorSource {
   void read_f32(const TensorInfo& tensor, std::int64_t begin, std::int64_t count, float* out) const;
   /// A hint that this range will soon be read: where files allow it, the disk starts now. Never fails.
   virtual void will_read(const TensorInfo& /*tensor*/, std::int64_t /*begin*/, std::int64_t /*count*/) const {}
+  /// How the file holds a quantised matrix; nullptr for what it holds as values.
+  virtual const PackedTensor* packed(const TensorInfo& /*tensor*/) const { return nullptr; }
   /// The file that holds the tensor, for messages.
   virtual std::string where(const TensorInfo& tensor) const = 0;
 };

@@ -4,7 +4,12 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
 #include <vector>
+
+#include "tessera/core/quantize.hpp"
 
 namespace tessera::shard {
 
@@ -27,9 +32,22 @@ struct UnitPolicy {
   bool operator==(const UnitPolicy&) const = default;
 };
 
+/// Frozen matrices that are kept and moved in four or eight bits (core/quantize.hpp) and expanded to the compute type
+/// around each use. Each rank quantises what it reads.
+struct Quantization {
+  QuantKind kind = QuantKind::none;
+  bool double_quant = false;  ///< of nf4 and fp4
+  /// Names of the matrices; those that train stay as they are all the same.
+  std::shared_ptr<const std::set<std::string>> weights;
+  bool covers(const std::string& name) const {
+    return kind != QuantKind::none && weights != nullptr && weights->contains(name);
+  }
+};
+
 struct EngineConfig {
   ComputeType compute = ComputeType::f32;
   c10::Device device = c10::Device(c10::DeviceType::CPU);
+  Quantization quantization{};
   UnitPolicy policy;                ///< of every unit …
   std::vector<UnitPolicy> units{};  ///< … unless there is one for each unit of the layout here
   /// Calls whose units are gathered ahead of their use; 0: none.

@@ -146,6 +146,11 @@ class Engine final : public nn::UnitRunner {
   /// Gathers one unit, calls `fn` with its weights bound, and lets it go. For export and merging, one unit at a time.
   /// With `exact`, trained weights are the fp32 masters whatever the compute type.
   void with_gathered(nn::UnitId unit, bool exact, const std::function<void()>& fn);
+  /// The quantised matrices of one unit, as bitsandbytes packs them: for nf4 and fp4 codes U8 [(n + 1) / 2, 1] and the
+  /// absmax of each block F32; for int8 codes I8 [out, in] and the scale of each row F32; in host memory. Collective.
+  void with_packed(
+      nn::UnitId unit,
+      const std::function<void(const nn::ParamState&, const at::Tensor& codes, const at::Tensor& scales)>& fn);
   /// The gradients of one unit's trained parameters, whole, as (parameter, fp32 tensor). Collective; for verification.
   void with_gradients(nn::UnitId unit, const std::function<void(const nn::ParamState&, const at::Tensor&)>& fn);
 

@@ -1,6 +1,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 
+#include <regex>
+
 #include "cli/command.hpp"
 #include "cli/devices.hpp"
 #include "tessera/comm/agree.hpp"
@@ -11,6 +13,7 @@
 #include "tessera/models/local_weights.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/train/model_setup.hpp"
+#include "tessera/train/quantize_flags.hpp"
 
 namespace tessera::cli {
 namespace {
@@ -19,6 +22,8 @@ struct ForwardFlags {
   std::string model;
   std::vector<std::string> adapters;
   std::string inputs, outputs, dtype;
+  train::QuantizeFlags quantize;
+  std::string dump_quantized;
 };
 
 void bind(Options& options, ForwardFlags& flags, models::ForwardRequest& request) {
@@ -33,6 +38,11 @@ void bind(Options& options, ForwardFlags& flags, models::ForwardRequest& request
   options.add("select_layer", &request.select_layer, "CLIP: the hidden state that `selected.*` is", model);
   options.add("dtype", &flags.dtype, "arithmetic; default bf16 on GPUs, fp32 on CPUs",
               {.group = "Model", .choices = {"", "fp32", "bf16", "fp16"}});
+  train::bind(options, flags.quantize, "Model");
+  options.add("dump_quantized", &flags.dump_quantized,
+              "of quantised layers that this regular expression is found in, packed.<layer>, absmax.<layer> and "
+              "dequant.<layer> are written as well",
+              {.group = "Run"});
   options.add("inputs", &flags.inputs, "safetensors file", {.group = "Run", .required = true});
   options.add("outputs", &flags.outputs, "safetensors file to write", {.group = "Run", .required = true});
   options.add("grads", &request.grads,
@@ -56,6 +66,46 @@ void collect_gradients(shard::Engine& engine, const models::ForwardModel& model,
     });
   }
   if (writes) models::put_gradient_norm(outputs);
+}
+
+// `packed.`, `absmax.` and `dequant.` of the quantised layers whose names the pattern is found in; collective.
+void dump_quantized(shard::Engine& engine, const models::ForwardModel& model, const std::regex& pattern,
+                    models::TensorMap& outputs) {
+  bool any = false;
+  const auto layer_of = [&](const nn::ParamState& param) {
+    auto name = model.file_name(param);
+    if (name.ends_with(".weight")) name.resize(name.size() - std::string_view(".weight").size());
+    return name;
+  };
+  for (std::size_t unit = 0; unit < engine.layout().units().size(); ++unit) {
+    const auto id = static_cast<nn::UnitId>(unit);
+    std::vector<std::string> wanted;
+    engine.with_packed(id, [&](const nn::ParamState& param, const at::Tensor& codes, const at::Tensor& scales) {
+      const auto layer = layer_of(param);
+      if (!std::regex_search(layer, pattern)) return;
+      wanted.push_back(param.name);
+      outputs["packed." + layer] = codes;
+      outputs["absmax." + layer] = scales;
+    });
+    if (wanted.empty()) continue;
+    any = true;
+    engine.with_gathered(id, false, [&] {
+      for (const auto& name : wanted) {
+        const auto param = engine.layout().find(name);
+        outputs["dequant." + layer_of(*param)] = param->value().detach().to(at::kCPU, at::kFloat, false, true);
+      }
+    });
+  }
+  if (!any) throw RequestError("--dump_quantized: no quantised layer's name has the pattern");
+}
+
+std::optional<std::regex> dump_pattern(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  try {
+    return std::regex(text);
+  } catch (const std::regex_error& problem) {
+    throw RequestError("--dump_quantized '{}' is no regular expression: {}", text, problem.what());
+  }
 }
 
 models::TensorMap run_sharded(const models::ForwardRequest& request, const models::ForwardModel& model,
@@ -100,6 +150,8 @@ int run_forward(const std::vector<std::string>& args, Session& session) {
     shard::EngineConfig config;
     config.compute = train::compute_type(devices.precision());
     config.device = devices.device();
+    if (request.grads == "all") train::freeze_quantizable(flags.quantize, model->layout(), model->weights());
+    config.quantization = train::quantization(flags.quantize, model->layout(), &model->weights());
     if (!request.grads.empty()) {  // all logits are differentiated, which needs a frozen head whole
       for (const nn::Unit& unit : model->layout().units())
         config.units.push_back({.frozen = unit.row_matrix ? shard::Placement::resident : shard::Placement::world});
@@ -112,7 +164,8 @@ int run_forward(const std::vector<std::string>& args, Session& session) {
     if (!unexpected.empty() && devices.fabric().rank() == 0) session.log().warn("{}", unexpected);
   });
   engine->settle();
-  const auto outputs = run_sharded(request, *model, inputs, *engine);
+  auto outputs = run_sharded(request, *model, inputs, *engine);
+  if (const auto pattern = dump_pattern(flags.dump_quantized)) dump_quantized(*engine, *model, *pattern, outputs);
   comm::on_rank_zero(session.world(), [&] {
     io::write_tensors(flags.outputs, outputs);
     session.log().info("{} tensors written to {}", outputs.size(), flags.outputs);

@@ -222,6 +222,7 @@ shard::PlannerRequest request_of(const PlanFlags& f, const nn::ModelLayout& layo
   request.engine.average = f.ema_decay > 0;
   train::check_layer_major(f.engine, f.grad_accumulation_steps);
   request.choices = train::choices(f.engine, layout);
+  request.engine.quantization = train::quantization(f.engine.quantize, layout, nullptr);
   request.micro_batches = f.grad_accumulation_steps;
   request.has_backward = train::has_backward(layout);
   request.work = work_of(f, layout, model);
@@ -313,6 +314,8 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   say("trained               {} ({:.2f} %)", grouped(layout.trainable_elements()),
       100.0 * static_cast<double>(layout.trainable_elements()) / static_cast<double>(layout.total_elements()));
   say("ranks                 {}, {}", flags.ranks, flags.precision);
+  const auto& quantized = plan.engine.quantization;
+  if (quantized.kind != QuantKind::none) say("quantised             {}", train::describe(quantized));
   for (const auto& line : plan.why) say("plan                  {}", line);
   print_memory(plan, flags.ranks);
   print_traffic_and_time(plan, flags);

@@ -114,6 +114,8 @@ void bind(Options& o, EngineFlags& f) {
   o.add("tf32", &f.tf32, "matrix products of fp32 in TF32, on GPUs", engine);
   o.add("offload_optimizer", &f.offload_optimizer,
         "masters and moments in host memory; auto: when nothing else fits a GPU", choice);
+  bind(o, f.quantize, "Engine");
+  bind_references(o, f.quantize, "Engine");
 }
 
 void validate(const EngineFlags& f) {
@@ -129,6 +131,7 @@ void validate(const EngineFlags& f) {
     throw RequestError("--recompute {} is no fraction from 0 to 1", f.recompute);
   }
   if (f.keep_mib != "auto") keep_bytes(f.keep_mib);
+  f.quantize.kind();
   prefetch(f.prefetch);
 }
 

@@ -141,13 +141,15 @@ struct Machine {
 };
 
 shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, const comm::Fabric& fabric,
-                           c10::Device device, const Machine& machine, bool for_training, const BatchShape& shape) {
+                           c10::Device device, const Machine& machine, bool for_training, const BatchShape& shape,
+                           const io::TensorSource& weights) {
   shard::PlannerRequest request;
   request.world = fabric.size();
   request.nodes = fabric.nodes();
   request.engine.compute = compute_type(config.precision);
   request.engine.device = device;
   apply(config.engine, request.engine);
+  request.engine.quantization = quantization(config.engine.quantize, *m.layout, &weights);
   request.engine.moments = optimizer_of(config).moments();
   request.engine.moments_8bit = optimizer_of(config).moments_8bit();
   request.engine.average = for_training && config.optimization.ema_decay > 0;
@@ -165,6 +167,12 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   }
   if (const auto budget = config.engine.budget_bytes()) request.budget = budget;
   return shard::Planner(*m.layout, std::move(request)).choose();
+}
+
+void report_quantized(const shard::Quantization& q, const TrainConfig& config, const Log& log) {
+  if (q.kind == QuantKind::none) return;
+  log.info("quantised: {}, moved as they are and expanded where they are used", describe(q));
+  if (config.export_merged) log.info("a merged export will hold the values that the bits stand for");
 }
 
 }  // namespace
@@ -190,11 +198,12 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
     own.build(*loaded->layout);
     loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder());
     if (for_training) settle_what_trains(*loaded, config);
+    auto weights = with_added_rows(own.open_weights(), *loaded->layout, config, seed, log);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
-                               micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)));
+                               micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)), *weights);
+    report_quantized(loaded->plan.engine.quantization, config, log);
     for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
-    auto weights = with_added_rows(own.open_weights(), *loaded->layout, config, seed, log);
     if (loaded->lora && loaded->lora->config.starts_in_base()) {
       loaded->start = adapt::started_source(weights, adapt::base_start(*loaded->lora, seed), true);
       weights = loaded->start;

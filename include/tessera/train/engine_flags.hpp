@@ -7,6 +7,7 @@
 
 #include "tessera/core/options.hpp"
 #include "tessera/nn/param.hpp"
+#include "tessera/train/quantize_flags.hpp"
 
 namespace tessera::shard {
 struct EngineConfig;  // shard/config.hpp
@@ -28,6 +29,7 @@ struct EngineFlags {
   std::optional<bool> tf32;  ///< of fp32 products on GPUs; absent: as LibTorch has it, which is off
   std::string offload_optimizer = "auto";
   std::string offload_frozen = "auto";
+  QuantizeFlags quantize;
 
   std::optional<std::int64_t> budget_bytes() const;  ///< absent: to be measured
 };

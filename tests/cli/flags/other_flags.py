@@ -90,6 +90,9 @@ FORWARD = of("forward", "lisa", {
     "merge": Output("--merge", base=["--adapter", "{golden}/lora_query_value/adapter"]),
     "dtype": Output("--dtype", "bf16"),
     "grads": Output("--grads", "all"),
+    "quantize": Output("--quantize", "nf4"),
+    "double_quant": Output("--double_quant", "true", base=["--quantize", "nf4"]),
+    "dump_quantized": Output("--dump_quantized", "q_proj", base=["--quantize", "nf4"]),
 }) | of("forward", "clip", {"select_layer": Output("--select_layer", "1")})
 
 MERGE = of("merge", "lora", {
@@ -144,6 +147,12 @@ PLAN = of("plan", "lisa", {
     "layer_major": figures("--layer_major", "5", base=["--placement", "world"]),
     "reproducible": Shown("train_test", "tests/train/engine_flags_test.cpp", "reproducible"),
     "tf32": Shown("train_test", "tests/train/engine_flags_test.cpp", "tf32"),
+    "quantize": figures("--quantize", "nf4"),
+    "double_quant": figures("--double_quant", "true", base=["--quantize", "nf4"]),
+    "load_in_4bit": figures("--load_in_4bit"),
+    "load_in_8bit": figures("--load_in_8bit"),
+    "bits": figures("--bits", "4"),
+    "quant_type": figures("--quant_type", "fp4", base=["--bits", "4"]),
     "offload_optimizer": figures("--offload_optimizer", "true"),
     "async_save": figures("--async_save", "false"),
     "ranks": figures("--ranks", "8"),

@@ -94,6 +94,12 @@ class StartedSource final : public io::TensorSource {
     }
   }
 
+  /// What an adapter began in is no longer what its file has packed.
+  const io::PackedTensor* packed(const io::TensorInfo& tensor) const override {
+    const bool own = matrices_.contains(tensor.name) || weights_.contains(tensor.name);
+    return own ? nullptr : base_->packed(tensor);
+  }
+
  private:
   struct Layer {
     const io::TensorInfo* info;

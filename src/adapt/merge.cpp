@@ -86,6 +86,10 @@ class MergedSource final : public io::TensorSource {
     }
   }
 
+  const io::PackedTensor* packed(const io::TensorInfo& tensor) const override {
+    return layers_.contains(tensor.name) ? nullptr : base_->packed(tensor);
+  }
+
  private:
   struct Layer {
     LayerMatrices matrices;

@@ -106,6 +106,10 @@ class GrownSource final : public io::TensorSource {
     source_->will_read(original(tensor), begin, count);
   }
 
+  const io::PackedTensor* packed(const io::TensorInfo& tensor) const override {
+    return grown_.contains(tensor.name) ? nullptr : source_->packed(original(tensor));
+  }
+
  private:
   const io::TensorInfo& original(const io::TensorInfo& tensor) const {
     const io::TensorInfo* own = source_->find(tensor.name);

@@ -219,6 +219,10 @@ AveragedWeights::~AveragedWeights() {
   exchange_averages(engine_);
 }
 
+std::unique_ptr<AveragedWeights> averages_of(Engine& engine, const Optimizer& optimizer, bool wanted) {
+  return wanted && optimizer.steps() > 0 ? std::make_unique<AveragedWeights>(engine) : nullptr;
+}
+
 double clip_scale(double norm, double max_norm) noexcept {
   return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
 }

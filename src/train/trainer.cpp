@@ -88,8 +88,8 @@ class Trainer {
       const bool last = step_ == config_.total_steps();
       const bool stop = any_rank(signals.received());
       const bool best = validation_ && due(config_.eval_steps) && validate_now();
-      const bool saves = config_.reference.save_strategy != "no";
-      save((saves && (due(config_.save_steps) || validation_.best().should_stop())) || stop, best);
+      const bool due_now = due(config_.save_steps) || validation_.best().should_stop();
+      save((due_now && config_.reference.save_strategy != "no") || stop, best);
       if (stop && !last) {
         finish_saving();
         close_measurements();
@@ -248,10 +248,8 @@ class Trainer {
     return validation_.run(step_, last ? folder_ / "overlays" : fs::path());
   }
 
-  // The averages in the place of the weights, where --ema_use says so.
   std::unique_ptr<shard::AveragedWeights> averaged_for(std::string_view use) {
-    if (!config_.optimization.averages_for(use) || optimizer_.steps() == 0) return nullptr;
-    return std::make_unique<shard::AveragedWeights>(*model_.engine);
+    return shard::averages_of(*model_.engine, optimizer_, config_.optimization.averages_for(use));
   }
 
   std::string trainer_state() const {

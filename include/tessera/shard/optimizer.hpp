@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,6 +102,9 @@ class AveragedWeights {
  private:
   Engine& engine_;
 };
+
+/// The averages for the weights where they are `wanted` and an update has started them; otherwise nothing.
+std::unique_ptr<AveragedWeights> averages_of(Engine& engine, const Optimizer& optimizer, bool wanted);
 
 /// min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it; 1 when max_norm is 0.
 double clip_scale(double norm, double max_norm) noexcept;

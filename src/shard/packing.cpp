@@ -60,7 +60,7 @@ std::int64_t constant_bytes(const GroupSpec& spec, const GroupLayout& layout) no
 }
 
 Packing::Packing(const GroupSpec& spec, const GroupLayout& layout) : spec_(spec), layout_(&layout) {
-  static_assert(GroupLayout::kAlign == kQuantBlock, "slices are cut between blocks");
+  static_assert(GroupLayout::kAlign % kQuantBlock == 0, "slices are cut between blocks");
   std::int64_t constants = 0;
   for (const auto& placed : layout.tensors()) {
     tensors_.push_back({placed.numel / placed.shape.at(0), constants, 0});

@@ -241,8 +241,7 @@ class Trainer {
     return {sent(*fabric_.gather, "all_gather") + in_node, sent(*fabric_.reduce, "reduce_scatter")};
   }
 
-  // True when it is the best so far.
-  bool validate_now() {
+  bool validate_now() {  // true when it is the best so far
     const bool last = step_ == config_.total_steps() || config_.eval_only;
     const auto averages = averaged_for("eval");
     return validation_.run(step_, last ? folder_ / "overlays" : fs::path());

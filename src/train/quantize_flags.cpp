@@ -28,8 +28,8 @@ bool in_language_model(const std::string& name) {
 // Linear weights that the references quantise, whether they train or not.
 std::vector<nn::Param> candidates(const nn::ModelLayout& layout) {
   std::vector<nn::Param> language, all;
-  for (const auto& linear : layout.linears()) {
-    if (has_component(linear->name, "lm_head")) continue;
+  for (const auto& linear : layout.layers()) {
+    if (linear->kind != nn::LayerKind::linear || has_component(linear->name, "lm_head")) continue;
     all.push_back(linear->weight);
     if (in_language_model(linear->name)) language.push_back(linear->weight);
   }

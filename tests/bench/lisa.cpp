@@ -68,10 +68,10 @@ models::LisaConfig medium() {
   llama.head_dim = llama.rope.dim = 64;
   models::LisaConfig config;
   config.language = {llama};
-  config.clip.hidden_size = 256;
-  config.clip.intermediate_size = 1024;
-  config.clip.layers = 6;
-  config.clip.heads = 4;
+  config.tower.clip.hidden_size = 256;
+  config.tower.clip.intermediate_size = 1024;
+  config.tower.clip.layers = 6;
+  config.tower.clip.heads = 4;
   config.sam.image_size = 256;
   config.sam.embed_dim = 192;
   config.sam.depth = 4;
@@ -86,10 +86,10 @@ models::LisaBatch draw_batch(const models::LisaConfig& config, int rank, int siz
   const std::int64_t images = kImages / size;
   if (images * size != kImages) throw RequestError("bench: {} images are not divided by {} ranks", kImages, size);
   const std::int64_t rows = images * kConversations;
-  const std::int64_t length = kPositions - config.clip.patches() + 1;
+  const std::int64_t length = kPositions - config.tower.clip.patches() + 1;
   models::LisaBatch batch;
   batch.images = at::rand({images, 3, config.sam.image_size, config.sam.image_size});
-  batch.images_clip = at::rand({images, 3, config.clip.image_size, config.clip.image_size});
+  batch.images_clip = at::rand({images, 3, config.tower.clip.image_size, config.tower.clip.image_size});
   batch.input_ids = at::full({rows, length}, 1, at::kLong);
   batch.labels = at::full({rows, length}, -100, at::kLong);
   batch.attention_mask = at::ones({rows, length}, at::kBool);

@@ -1,4 +1,5 @@
 // Steps of training an adapter against PEFT's with torch's AdamW; on as many ranks as this program was started with.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 

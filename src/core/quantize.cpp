@@ -233,7 +233,8 @@ float row_scale(const float* values, std::int64_t count) noexcept {
 
 void quantize_row(const float* values, std::int64_t count, float scale, std::int8_t* out) noexcept {
   constexpr float kToInteger = 0x1.8p23F;
-  const float factor = scale == 0.0F ? 0.0F : 127.0F / scale;
+  // 127 / scale as PyTorch divides a number by a tensor: two roundings.
+  const float factor = scale == 0.0F ? 0.0F : 1.0F / scale * 127.0F;
   for (std::int64_t i = 0; i < count; ++i) {
     // The sum leaves no place behind the point: nearest, ties to even.
     out[i] = static_cast<std::int8_t>((half_rounded(values[i]) * factor + kToInteger) - kToInteger);

@@ -380,9 +380,7 @@ struct EvalLoader::Impl {
 
   bool counted(std::int64_t i) const { return i * world + rank < static_cast<std::int64_t>(rows.size()); }
   /// A rank without an item of its own in the last round takes one of the first again.
-  std::int64_t row(std::int64_t i) const {
-    return rows[static_cast<std::size_t>(i * world + rank) % rows.size()];
-  }
+  std::int64_t row(std::int64_t i) const { return rows[static_cast<std::size_t>(i * world + rank) % rows.size()]; }
 
   EvalItem make(std::int64_t i) const {
     EvalItem item;

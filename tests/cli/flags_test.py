@@ -25,9 +25,9 @@ def parts(text):
     """The flags of a --help text: own, {other name: own}, without effect."""
     text, _, ignored = text.partition(IGNORED)
     text, _, other = text.partition(OTHER)
-    own = set(re.findall(r"^\s+--([a-z0-9_]+)", text, re.MULTILINE)) - {"help", "config"}
-    other = dict(re.findall(r"^  --([a-z0-9_]+): --([a-z0-9_]+)$", other, re.MULTILINE))
-    return own, other, set(re.findall(r"^  --([a-z0-9_]+): ", ignored, re.MULTILINE))
+    own = set(re.findall(r"^\s+--([A-Za-z0-9_]+)", text, re.MULTILINE)) - {"help", "config"}
+    other = dict(re.findall(r"^  --([A-Za-z0-9_]+): --([A-Za-z0-9_]+)$", other, re.MULTILINE))
+    return own, other, set(re.findall(r"^  --([A-Za-z0-9_]+): ", ignored, re.MULTILINE))
 
 
 def check_tables(toy, command, table):

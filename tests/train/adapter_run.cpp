@@ -51,8 +51,8 @@ int AdapterRun::expect_trained(const io::TensorMap& expected) {
     engine_->with_gathered(static_cast<nn::UnitId>(unit), true, [&] {
       for (const nn::Param& param : model_->layout().units()[unit].params) {
         if (!param->trainable) continue;
-        // AdamW's first steps go by the sign of the gradient; where it is nearly zero, rounding shows.
-        EXPECT_TRUE(close(param->value(), expected.at(model_->file_name(*param)), 1e-3, 1e-4)) << param->name;
+        // AdamW's first steps go by the sign of the gradient; where it is nearly zero, rounding shows. A step is 0.02.
+        EXPECT_TRUE(close(param->value(), expected.at(model_->file_name(*param)), 1e-3, 1e-3)) << param->name;
         ++compared;
       }
     });

@@ -369,7 +369,7 @@ def validation(root, samples, projector):
         folder, _ = train(root, f"validated_{ranks}", ranks, *flags, "--lr", 0, "--max_steps", 1, "--batch_size", 1,
                           "--global_batch_size", ranks)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if "val_loss" in line]
-        assert len(lines) == 1 and lines[0]["val_samples"] == 4, lines
+        assert len(lines) == 1 and lines[0]["val_samples"] == len(samples), lines
         found.append((lines[0]["val_loss"], lines[0]["val_tokens"]))
     assert len(set(found)) == 1, found
     assert abs(found[0][0] - want) < 1e-4 * want, (found, want)

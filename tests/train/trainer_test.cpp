@@ -47,7 +47,7 @@ class TrainerTest : public testing::Test {
 };
 
 TEST_F(TrainerTest, ARunLeavesItsFolderAndGoesOnOnlyAsItBegan) {
-  auto r = request("run");
+  auto r = request("trainer_run");
   r.train.version = finished_model();
   r.train.random_init = false;
   r.val_shards = job.folders().shards.string();

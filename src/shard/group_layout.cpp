@@ -11,20 +11,22 @@ constexpr std::int64_t round_up(std::int64_t n, std::int64_t to) {
 }  // namespace
 
 void GroupLayout::place(Placed placed) {
-  const std::int64_t end = round_up(placed.offset + placed.numel, kAlign);
+  const std::int64_t end = round_up(placed.offset + placed.numel, align_);
   elements_ += placed.numel;
-  slice_ = round_up(end, kAlign * world_) / world_;
+  slice_ = round_up(end, align_ * world_) / world_;
   tensors_.push_back(std::move(placed));
 }
 
-GroupLayout::GroupLayout(const std::vector<nn::Param>& params, int world) : world_(world) {
+GroupLayout::GroupLayout(const std::vector<nn::Param>& params, int world, std::int64_t align)
+    : world_(world), align_(align) {
   for (const auto& param : params) {
-    const auto offset = tensors_.empty() ? 0 : round_up(tensors_.back().offset + tensors_.back().numel, kAlign);
+    const auto offset = tensors_.empty() ? 0 : round_up(tensors_.back().offset + tensors_.back().numel, align_);
     place({param, offset, param->numel(), 0, param->shape});
   }
 }
 
-GroupLayout::GroupLayout(const nn::Param& matrix, const RowRange& rows, int world) : world_(world) {
+GroupLayout::GroupLayout(const nn::Param& matrix, const RowRange& rows, int world, std::int64_t align)
+    : world_(world), align_(align) {
   const std::int64_t row = matrix->numel() / matrix->shape.at(0);
   auto shape = matrix->shape;
   shape[0] = rows.count;

@@ -4,6 +4,7 @@
 
 #include "shard/packing.hpp"
 #include "tessera/nn/weighted.hpp"
+#include "tessera/shard/moments8.hpp"
 
 namespace tessera::shard {
 
@@ -79,6 +80,7 @@ UnitParts parts_of(const nn::Unit& unit, const UnitPolicy& policy, const EngineC
   quantised.spec.quant = config.quantization.kind;
   quantised.spec.double_quant = config.quantization.double_quant;
   trained.spec.trained = true;
+  if (config.moments_8bit) trained.spec.align = kMomentBlock;  // no cut goes through a block of codes
   trained.spec.on_host = config.offload_optimizer;
   trained.spec.separate_grads = config.reproducible;
   UnitParts out;

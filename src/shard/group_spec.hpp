@@ -31,7 +31,8 @@ struct GroupSpec {
   bool on_host = false;                    // the slice (frozen) or the master (trained) lies in host memory
   QuantKind quant = QuantKind::none;       // of frozen matrices
   bool double_quant = false;
-  bool separate_grads = false;  // micro-batches never add up inside autograd, not even on one rank
+  std::int64_t align = GroupLayout::kAlign;  // no slice is cut, and no tensor begins, elsewhere
+  bool separate_grads = false;               // micro-batches never add up inside autograd, not even on one rank
 
   bool quantised() const noexcept { return quant != QuantKind::none; }
   // Of what a rank keeps, and of what a gather moves.
@@ -45,7 +46,7 @@ struct GroupPart {
   GroupSpec spec;
   std::optional<RowRange> rows{};  // of the one parameter; without: all of all
   GroupLayout layout(int world) const {
-    return rows ? GroupLayout(params.at(0), *rows, world) : GroupLayout(params, world);
+    return rows ? GroupLayout(params.at(0), *rows, world, spec.align) : GroupLayout(params, world, spec.align);
   }
 };
 

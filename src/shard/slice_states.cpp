@@ -9,7 +9,7 @@
 
 namespace tessera::shard {
 
-static_assert(GroupLayout::kAlign % kMomentBlock == 0);  // no slice begins inside a block
+static_assert(kMomentBlock % GroupLayout::kAlign == 0);  // group_spec.cpp cuts such groups between blocks
 
 namespace {
 

@@ -37,10 +37,18 @@ TEST(GroupLayout, EveryElementBelongsToExactlyOneRank) {
 }
 
 TEST(GroupLayout, TensorsAreAlignedAndSlicesAreEqual) {
-  const GroupLayout layout(params({5, 270, 1}), 3);
+  const GroupLayout layout(params({5, 70, 1}), 3);
   EXPECT_EQ(layout.tensors()[1].offset % GroupLayout::kAlign, 0);
-  EXPECT_EQ(layout.tensors()[2].offset, 256 + 512);
+  EXPECT_EQ(layout.tensors()[2].offset, 64 + 128);
   EXPECT_EQ(layout.slice() % GroupLayout::kAlign, 0);
+  EXPECT_EQ(layout.elements(), 76);
+}
+
+TEST(GroupLayout, AWiderAlignmentCutsAtItsMultiples) {
+  const GroupLayout layout(params({5, 270, 1}), 3, 256);
+  EXPECT_EQ(layout.tensors()[1].offset, 256);
+  EXPECT_EQ(layout.tensors()[2].offset, 256 + 512);
+  EXPECT_EQ(layout.slice(), 512);
   EXPECT_EQ(layout.elements(), 276);
 }
 

@@ -153,8 +153,7 @@ TEST_P(RowsTest, ABlockIsAllThatIsEverGathered) {
     EXPECT_EQ(plan.gathered_sent, 0);
     return;
   }
-  // Equal where padding hides it: slices are cut at multiples of 256 elements, and this head is small.
-  EXPECT_LE(plan.memory.gathered_peak, whole.memory.gathered_peak);
+  EXPECT_LT(plan.memory.gathered_peak, whole.memory.gathered_peak);
   EXPECT_GE(plan.gathered_sent, whole.gathered_sent);  // by padding alone
 }
 

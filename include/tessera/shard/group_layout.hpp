@@ -2,7 +2,7 @@
 /// GroupLayout: where the tensors of one group lie in its flat buffer, and which part of it each rank owns.
 ///
 /// A group is the part of a unit that shares a storage form: its frozen or its trained parameters. Its tensors lie one
-/// after another, each aligned to kAlign elements; the end is padded so that every rank owns an equal slice. Pure
+/// after another, each aligned to `align` elements; the end is padded so that every rank owns an equal slice. Pure
 /// functions of (tensors, world): tested for many ranks in one process. Padding never enters a norm, a hash or a file.
 /// Units: elements.
 /// Source: ZeRO, arXiv:1910.02054 (parameter partitioning); ours pads per group, not per tensor.
@@ -29,7 +29,7 @@ struct Piece {
 
 class GroupLayout {
  public:
-  static constexpr std::int64_t kAlign = 256;  ///< 1024 bytes of fp32, and one block of 8-bit moments
+  static constexpr std::int64_t kAlign = 64;  ///< 256 bytes of fp32
 
   struct Placed {
     nn::Param param;
@@ -39,8 +39,9 @@ class GroupLayout {
     std::vector<std::int64_t> shape;  ///< of what is here
   };
 
-  GroupLayout(const std::vector<nn::Param>& params, int world);
-  GroupLayout(const nn::Param& matrix, const RowRange& rows, int world);
+  /// `align` is a multiple of kAlign.
+  GroupLayout(const std::vector<nn::Param>& params, int world, std::int64_t align = kAlign);
+  GroupLayout(const nn::Param& matrix, const RowRange& rows, int world, std::int64_t align = kAlign);
 
   const std::vector<Placed>& tensors() const noexcept { return tensors_; }
   int world() const noexcept { return world_; }
@@ -56,6 +57,7 @@ class GroupLayout {
   void place(Placed placed);
   std::vector<Placed> tensors_;
   int world_ = 1;
+  std::int64_t align_ = kAlign;
   std::int64_t elements_ = 0;
   std::int64_t slice_ = 0;
 };

@@ -2,7 +2,7 @@
 /// AdamW with its two moments as 8-bit codes: a code a value, and an fp32 scale, the largest magnitude, for each block
 /// of kMomentBlock values of a tensor. The first moment has the signed dynamic code, the second the unsigned one.
 ///
-/// Blocks count from the first element of a tensor. GroupLayout::kAlign is their size, so that no cut of a group
+/// Blocks count from the first element of a tensor. Groups with such moments are aligned to them, so that no cut
 /// divides one and the result has the same bits for any number of ranks. Small tensors and embedding tables keep fp32
 /// moments. Shapes: n values of one tensor, from the start of a block; codes u8 [n], scales fp32 [ceil(n /
 /// kMomentBlock)]. Source: Dettmers et al., arXiv:2110.02861; bitsandbytes functional.py (create_dynamic_map),

@@ -26,6 +26,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
     for (const auto id : layout.units()[u].borrows) {
       const auto& owner = units.at(static_cast<std::size_t>(id));
       auto& s = units[u];
+      for (const int owned : owner.groups) group(owned).shared = true;
       s.groups.insert(s.groups.end(), owner.groups.begin(), owner.groups.end());
       s.by_rows.insert(s.by_rows.end(), owner.by_rows.begin(), owner.by_rows.end());
       s.needs_graph = s.needs_graph || owner.needs_graph;
@@ -72,6 +73,7 @@ void Engine::Impl::add_unit(std::size_t index) {
     s.needs_graph = s.needs_graph || part.spec.trained;
     s.groups.push_back(add_group(index, part));
   }
+  s.own = s.groups.size();
   if (!parts.blocks.empty()) s.by_rows.push_back(row_matrices.size());
   units[index] = std::move(s);
   if (!parts.blocks.empty()) add_rows(index, parts.blocks);
@@ -182,6 +184,7 @@ void Engine::backward(const at::Tensor& loss) {
   for (std::size_t u = 0; u < e.units.size(); ++u) {
     while (e.units[u].entered > 0) e.close_backward(static_cast<nn::UnitId>(u));
   }
+  e.reduce_lent();
   e.finish_reductions();
 }
 

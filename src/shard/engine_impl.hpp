@@ -15,6 +15,7 @@ namespace tessera::shard {
 struct Engine::Impl final : BackwardHooks {
   struct UnitState {
     std::vector<int> groups;           // frozen first, then trained, then those it borrows
+    std::size_t own = 0;               // how many of them are not borrowed
     std::vector<std::size_t> by_rows;  // row matrices that its function visits
     bool fused = false;
     bool needs_graph = false;  // something of its own or an adapter on it trains
@@ -58,6 +59,8 @@ struct Engine::Impl final : BackwardHooks {
   void trim_idle();  // lets those go that the schedule does not keep
   void close_backward(nn::UnitId unit);
   void reduce_unit(UnitState& unit);
+  void reduce_group(int id);
+  void reduce_lent();  // groups whose owner had no backward of its own in this pass
   void open_fused_grads();
   void reduce_fused();
   void finish_reductions();

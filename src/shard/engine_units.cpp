@@ -132,7 +132,13 @@ void Engine::Impl::enter_backward(nn::UnitId unit) {
   }
   if (s.entered++ == 0 && s.reads_in_backward) acquire(unit);
   s.backward_since = TraceLog::Clock::now();
-  for (const int id : s.groups) group(id).open_grads(pool);
+  // Of a group that others borrow, the gradients of all that use it add up, each micro-batch's apart where the order of
+  // sums counts; they are reduced behind the owner's backward, which comes last.
+  for (const int id : s.groups) {
+    auto& g = group(id);
+    g.open_grads(pool, g.shared && config.reproducible ? lane_count : 1);
+    if (g.shared) g.use_lane(s.entered - 1);
+  }
 }
 
 void Engine::Impl::leave_backward(nn::UnitId unit) {
@@ -151,15 +157,26 @@ void Engine::Impl::close_backward(nn::UnitId unit) {
 
 void Engine::Impl::reduce_unit(UnitState& unit) {
   finish_reductions();  // one in flight: it overlaps the next unit's backward and bounds the memory
-  for (const int id : unit.groups) {
-    auto& g = group(id);
-    if (!g.grads_open()) continue;
-    at::Tensor norms;
-    note(Event::reduce, id);
-    issued[static_cast<std::size_t>(id)] = TraceLog::Clock::now();
-    g.start_reduce(pool, &norms);
-    if (norms.defined()) gradient_norms.push_back({id, norms});
-    reducing.push_back(id);
+  for (std::size_t i = 0; i < unit.own; ++i) reduce_group(unit.groups[i]);
+}
+
+void Engine::Impl::reduce_group(int id) {
+  auto& g = group(id);
+  if (!g.grads_open()) return;
+  at::Tensor norms;
+  note(Event::reduce, id);
+  issued[static_cast<std::size_t>(id)] = TraceLog::Clock::now();
+  g.start_reduce(pool, &norms);
+  if (norms.defined()) gradient_norms.push_back({id, norms});
+  reducing.push_back(id);
+}
+
+void Engine::Impl::reduce_lent() {
+  for (std::size_t id = 0; id < groups.size(); ++id) {
+    while (groups[id]->shared && groups[id]->grads_open()) {
+      finish_reductions();
+      reduce_group(static_cast<int>(id));
+    }
   }
 }
 

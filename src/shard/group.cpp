@@ -248,17 +248,19 @@ void Group::start_reduce(BufferPool& pool, at::Tensor* norms) {
   if (!grads_open_) return;
   finish_reduce();
   const at::NoGradGuard no_grad;
-  if (spec_.compute != at::kFloat) {  // reductions run in fp32 whatever the compute type
-    BufferPool::Block wide = pool.take(layout_.full() * 4 * lanes_);
-    at::Tensor full32 = tensor_over(wide, layout_.full() * lanes_, at::kFloat, spec_.device);
-    full32.copy_(grad_full_);
-    grad_full_ = full32;
-    grad_block_ = wide;
-  }
-  const at::Tensor lane = grad_full_.narrow(0, layout_.full() * next_lane_, layout_.full());
-  if (++next_lane_ == lanes_) {
+  const bool adds_up_in_place = !grad_block_;
+  at::Tensor lane = grad_full_.narrow(0, layout_.full() * next_lane_, layout_.full());
+  const bool last = ++next_lane_ == lanes_;
+  if (last) {
     grads_open_ = false;
     for (auto& view : views_) view.mutable_grad() = at::Tensor();
+  }
+  if (spec_.compute != at::kFloat) {  // reductions run in fp32 whatever the compute type
+    wide_lane_ = pool.take(layout_.full() * 4);
+    const at::Tensor wide = tensor_over(wide_lane_, layout_.full(), at::kFloat, spec_.device);
+    wide.copy_(lane);
+    lane = wide;
+    if (last) drop_grads();
   }
   // A sum is not finite where a term is not. In host memory one pass says that all is well.
   if (!spec_.device.is_cpu() || !std::isfinite(at::sum(lane).item<double>())) {
@@ -268,7 +270,7 @@ void Group::start_reduce(BufferPool& pool, at::Tensor* norms) {
   }
   if (fabric_->size() > 1) {
     reduce_ = fabric_->reduce->start_reduce_scatter_add(buffer_of(lane), buffer_of(grad_shard_));
-  } else if (grad_block_) {
+  } else if (!adds_up_in_place) {
     grad_shard_.add_(lane);
   }
   reducing_ = true;
@@ -278,7 +280,11 @@ void Group::finish_reduce() {
   if (!reducing_) return;
   reduce_.wait();
   reducing_ = false;
-  if (grads_open_) return;
+  wide_lane_.reset();
+  if (!grads_open_) drop_grads();
+}
+
+void Group::drop_grads() {
   grad_full_ = at::Tensor();
   grad_block_.reset();
 }

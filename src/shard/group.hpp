@@ -69,13 +69,15 @@ class Group {
   bool reducing() const noexcept { return reducing_; }
   void finish_reduce();
 
-  int users = 0;  // calls that need the weights now
+  int users = 0;        // calls that need the weights now
+  bool shared = false;  // units beside its own borrow it
 
  private:
   enum class State : std::uint8_t { released, gathering, gathered };
   void attach(void* data);
   void detach();
   void make_views();
+  void drop_grads();
   at::Tensor own_slot(const at::Tensor& full) const;
 
   GroupSpec spec_;
@@ -96,7 +98,7 @@ class Group {
   std::optional<c10::Event> copied_;  // from host memory, where nothing is gathered after it
   State state_ = State::released;
 
-  BufferPool::Block grad_block_;
+  BufferPool::Block grad_block_, wide_lane_;
   at::Tensor grad_full_;           // of all lanes, one after another
   int lanes_ = 1, next_lane_ = 0;  // next_lane_: the one reduced next
   comm::Pending reduce_;

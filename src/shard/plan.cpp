@@ -15,6 +15,10 @@ struct PlannedGroup {
   GroupSizes sizes;
   bool gathered = false;
   int users = 0;
+  std::size_t unit = 0;  // it belongs to
+  bool shared = false;   // units beside its own borrow it
+  int opened = 0;        // lanes of gradients its buffer holds …
+  int open_lanes = 0;    // … and those not reduced yet
 };
 
 // The engine's step without memory: which pooled bytes are on loan at once, and what is sent.
@@ -115,37 +119,59 @@ class Walk {
         acquire(use_.of_unit[block], ++position);
         release(use_.of_unit[block], position);
       }
-      for (int lane = 0; call.backward && lane < (request_.engine.reproducible ? lanes : 1); ++lane) {
+      for (int lane = 0; call.backward && lane < lanes_apart(lanes); ++lane) {
         if (lane > 0) finish_reductions();  // the buffer of the lane before is taken again
-        reduce(ids);
+        open(ids, lanes);
+        finish_reductions();
+        reduce(call.unit);
       }
       if (call.gathers) release(ids, position);
+    }
+    for (auto& g : groups_) {
+      while (g.open_lanes > 0) {  // its own unit has no backward
+        finish_reductions();
+        reduce(g);
+      }
     }
     finish_reductions();
     trim(position);
   }
+
+  int lanes_apart(int lanes) const { return request_.engine.reproducible ? lanes : 1; }
 
   void finish_reductions() {
     give(reducing_);
     reducing_ = 0;
   }
 
-  void reduce(const std::vector<int>& ids) {
-    std::int64_t grads = 0, wide = 0;
+  // The gradients of a group that others borrow stay open from its first user's backward to its owner's.
+  void open(const std::vector<int>& ids, int lanes) {
     for (const int id : ids) {
-      const auto& sizes = group(id).sizes;
-      if (!group(id).spec.trained) continue;
-      grads += sizes.grads;
-      wide += sizes.wide_grads;
-      plan_->reduced_sent += sizes.reduce_traffic;
+      auto& g = group(id);
+      if (!g.spec.trained || g.open_lanes > 0) continue;
+      g.open_lanes = g.shared ? lanes_apart(lanes) : 1;
+      take(g.sizes.grads * g.open_lanes);
+      g.opened = g.open_lanes;
     }
-    take(grads);
-    give(reducing_);  // the reduction before this one ends first
-    reducing_ = grads;
-    if (wide == 0) return;
-    take(wide);
-    give(grads);
-    reducing_ = wide;
+  }
+
+  void reduce(std::size_t unit) {
+    for (const int id : use_.of_unit[unit]) {
+      if (group(id).unit == unit && group(id).open_lanes > 0) reduce(group(id));
+    }
+  }
+
+  void reduce(PlannedGroup& g) {
+    plan_->reduced_sent += g.sizes.reduce_traffic;
+    const bool last = --g.open_lanes == 0;
+    const auto buffer = g.sizes.grads * g.opened;
+    if (g.sizes.wide_grads > 0) {  // of one lane
+      take(g.sizes.wide_grads);
+      reducing_ += g.sizes.wide_grads;
+      if (last) give(buffer);
+    } else if (last) {
+      reducing_ += buffer;
+    }
   }
 
   const PlanRequest& request_;
@@ -214,6 +240,7 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
     const auto add = [&](const GroupPart& part) {
       const auto cut = part.layout(request.world);
       PlannedGroup g{part.spec, sizes_of(cut, part.spec, job)};
+      g.unit = u;
       row.full_bytes += g.sizes.gather;
       row.slice_bytes += g.sizes.shard;
       if (!part.spec.trained) row.frozen_bytes += g.sizes.shard;
@@ -242,6 +269,7 @@ Plan make_plan(const nn::ModelLayout& layout, const PlanRequest& request) {
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     for (const auto owner : layout.units()[u].borrows) {
       const auto id = static_cast<std::size_t>(owner);
+      for (const int lent : use.of_unit.at(id)) groups[static_cast<std::size_t>(lent)].shared = true;
       use.of_unit[u].insert(use.of_unit[u].end(), use.of_unit.at(id).begin(), use.of_unit[id].end());
       blocks[u].insert(blocks[u].end(), blocks[id].begin(), blocks[id].end());
     }

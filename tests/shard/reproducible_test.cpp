@@ -20,13 +20,13 @@ struct Reproducible : testing::Test {
 
   // The same training on 1, 2, … ranks of this job; every result must equal that of one rank.
   void compare(bool with_adapter, bool everything, const EngineConfig& config, int layer_major_on_one_rank = 1,
-               int steps = 4) {
+               int steps = 4, bool tied = false) {
     Trained alone;
     for (int ranks = 1; ranks <= world->size(); ++ranks) {
       if (kMicro % ranks != 0) continue;
       const auto part = toy::first_ranks(*world, ranks);
       if (!part) continue;
-      ToyModel model(with_adapter);
+      ToyModel model(with_adapter, tied);
       for (const auto& p : model.layout.params()) p->trainable = p->trainable || everything;
       auto mine = config;
       if (ranks == 1) mine.layer_major = layer_major_on_one_rank;
@@ -48,6 +48,18 @@ TEST_F(Reproducible, Adapters) {
 }
 TEST_F(Reproducible, EveryWeightTrained) {
   compare(false, true, {}, 1, kSteps);
+}
+// The table has gradients from two places in each micro-batch; what is summed over the ranks is both at once.
+TEST_F(Reproducible, HeadTiedToTheEmbedding) {
+  compare(true, true, {}, 1, kSteps, true);
+  compare(false, true, {}, kMicro, 4, true);
+  compare(true, true, {}, 3, 4, true);
+  EngineConfig config;
+  config.compute = ComputeType::bf16;
+  compare(false, true, config, 4, 4, true);
+  config = {};
+  config.policy.recompute = false;
+  compare(false, true, config, 1, 4, true);
 }
 TEST_F(Reproducible, WithoutRecomputation) {
   EngineConfig config;

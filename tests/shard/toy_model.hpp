@@ -32,7 +32,8 @@ struct ToyModel {
   nn::Param table, frozen_w, frozen_b, mixed_w, mixed_b, scalar, head, lora_a, lora_b;
   nn::UnitId embed = -1, frozen = -1, mixed = -1, out = -1, adapters = -1;
 
-  explicit ToyModel(bool with_adapter = true) {
+  // `tied`: the last unit borrows the embedding's table instead of a head of its own.
+  explicit ToyModel(bool with_adapter = true, bool tied = false) {
     embed = layout.add_unit("embed");
     table = layout.add(embed, "embed.weight", {kVocab, kDim}, nn::Init::normal(0.5));
     layout.mark_light(embed, /*backward_reads_weights=*/false);
@@ -44,7 +45,13 @@ struct ToyModel {
     mixed_b = layout.add(mixed, "mixed.bias", {kDim}, nn::Init::normal(0.1));
     scalar = layout.add(mixed, "mixed.scale", {1}, nn::Init::ones());
     out = layout.add_unit("out");
-    head = layout.add(out, "out.weight", {kClasses, kDim}, nn::Init::fan_in(kDim));
+    if (tied) {
+      layout.mark_light(embed, /*backward_reads_weights=*/true);
+      layout.borrow(out, embed);
+      head = table;
+    } else {
+      head = layout.add(out, "out.weight", {kClasses, kDim}, nn::Init::fan_in(kDim));
+    }
     for (const auto& p : {table, mixed_b, scalar, head}) p->trainable = true;
     if (with_adapter) {
       adapters = layout.add_unit("adapters", /*fused=*/true);

@@ -1,5 +1,6 @@
 #include "tessera/models/lisa.hpp"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -97,23 +98,28 @@ struct HeadResult {
   at::Tensor final_hidden;  ///< [C,T,D] when asked for
 };
 
-/// Final norm and head. Only positions that carry a label or precede a [SEG] are normalised and multiplied out, unless
-/// all are asked for.
-HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, const LisaSequence& plan,
+/// The positions of the flattened [C*T] that anything is computed from: those that precede a [SEG], then those whose
+/// next token has a label.
+struct WantedRows {
+  at::Tensor seg;           ///< i64 [n]
+  NextTokenTargets scored;  ///< of m positions
+  at::Tensor all() const { return scored.positions.defined() ? at::cat({seg, scored.positions}) : seg; }
+};
+
+/// Final norm and head. hidden: the wanted rows [n+m,D], which alone are normalised and multiplied out; [C,T,D] if
+/// logits or hidden states of all positions are asked for.
+HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, const WantedRows& wanted,
                     nn::UnitRunner& runner, const nn::ForwardContext& ctx, const LisaForwardOptions& options) {
-  const std::int64_t length = hidden.size(1);
-  const std::int64_t width = hidden.size(2);
-  const at::Tensor seg = flat_positions(plan.seg_positions, length);
-  const NextTokenTargets scored = options.losses ? next_token_targets(plan.labels) : NextTokenTargets{};
+  const at::Tensor seg = wanted.seg;
+  const NextTokenTargets scored = wanted.scored;
   const bool losses = options.losses;
   const bool full = options.full_logits;
   const bool trace = options.trace;
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
-    const at::Tensor rows = in.at(0).reshape({-1, width});
     nn::Tensors results;
+    const at::Tensor normed = language.final_norm(in.at(0));
     if (full || trace) {
-      const at::Tensor normed = language.final_norm(in.at(0));
-      const at::Tensor flat = normed.reshape({-1, width});
+      const at::Tensor flat = normed.reshape({-1, normed.size(2)});
       const at::Tensor logits = full ? language.head(normed, ctx) : at::Tensor();
       results.push_back(flat.index_select(0, seg));
       if (losses) {
@@ -126,10 +132,9 @@ HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, con
       if (trace) results.push_back(normed);
       return results;
     }
-    results.push_back(language.final_norm(rows.index_select(0, seg)));
+    results.push_back(normed.narrow(0, 0, seg.size(0)));
     if (losses) {
-      results.push_back(
-          language.head_loss(language.final_norm(rows.index_select(0, scored.positions)), scored.targets, ctx));
+      results.push_back(language.head_loss(normed.narrow(0, seg.size(0), scored.targets.size(0)), scored.targets, ctx));
     }
     return results;
   });
@@ -238,8 +243,11 @@ LisaOutputs LisaModel::forward(const LisaBatch& given, nn::UnitRunner& runner, c
   nn::Tensors layers;
   DecodeOptions decoding;
   decoding.trace = options.trace ? &layers : nullptr;
+  const WantedRows wanted{flat_positions(plan.seg_positions, sequence.size(1)),
+                          options.losses ? next_token_targets(plan.labels) : NextTokenTargets{}};
+  if (!options.full_logits && !options.trace) decoding.rows = wanted.all();
   const at::Tensor hidden = p.language->decode(sequence, plan.mask, runner, row_ctx, decoding);
-  const HeadResult head = run_head(*p.language, hidden, plan, runner, row_ctx, options);
+  const HeadResult head = run_head(*p.language, hidden, wanted, runner, row_ctx, options);
   nn::ForwardContext mask_ctx = ctx;
   mask_ctx.sample_keys.clear();
   const MaskResult masks =

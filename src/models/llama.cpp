@@ -2,8 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones_like.h>
 
 #include <tuple>
+
+#include "decoder_layers.hpp"
 
 namespace tessera::models {
 
@@ -32,7 +35,8 @@ LlamaLayer::LlamaLayer(const nn::Scope& scope, const LlamaConfig& config, std::i
   down_ = nn::Linear(mlp, "down_proj", inner, d, config.mlp_bias, init);
 }
 
-at::Tensor LlamaLayer::attend(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const {
+/// Attention without its last projection: [B,T,heads*head_dim].
+at::Tensor LlamaLayer::mix(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const {
   const at::Tensor q = nn::apply_rope(nn::split_heads(q_(x, ctx), heads_), pass.rope);
   at::Tensor k = nn::apply_rope(nn::split_heads(k_(x, ctx), kv_heads_), pass.rope);
   at::Tensor v = nn::split_heads(v_(x, ctx), kv_heads_);
@@ -43,14 +47,24 @@ at::Tensor LlamaLayer::attend(const at::Tensor& x, const LlamaPass& pass, const 
   }
   std::tie(k, v) = nn::with_prefix(*attention_, std::move(k), std::move(v));
   const nn::CausalMask& mask = windowed_ ? pass.windowed : pass.mask;
-  return o_(nn::merge_heads(nn::masked_attention(q, k, v, mask)), ctx);
+  return nn::merge_heads(nn::masked_attention(q, k, v, mask));
 }
 
-at::Tensor LlamaLayer::operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const {
-  const at::Tensor h = x.add(attend(input_norm_(x), pass, ctx));
+at::Tensor LlamaLayer::operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx,
+                                  const LayerCall& call) const {
+  // Dropout of an adapter is drawn by row and position, so where there is one they stay in their places.
+  const bool adapted = o_.adapted() || gate_.adapted() || up_.adapted() || down_.adapted();
+  at::Tensor mixed = mix(input_norm_(x), pass, ctx);
+  at::Tensor h = x;
+  if (!adapted) {
+    mixed = take_rows(mixed, call);
+    h = take_rows(h, call);
+  }
+  h = h.add(o_(mixed, ctx));
   const at::Tensor normed = post_norm_(h);
   const at::Tensor inner = nn::activate(activation_, gate_(normed, ctx)).mul(up_(normed, ctx));
-  return h.add(down_(inner, ctx));
+  h = h.add(call.value ? down_(inner, ctx) : down_.without_value(inner, ctx));
+  return adapted ? take_rows(h, call) : h;
 }
 
 void Llama::add_embedding(nn::ModelLayout& layout) {
@@ -91,7 +105,8 @@ at::Tensor Llama::decode(const at::Tensor& embeddings, const at::Tensor& own_mas
   const std::int64_t queries = embeddings.size(1);
   const std::int64_t prefix = layers_.empty() ? 0 : layers_.front().prefix_length();
   const std::int64_t past = prefix + (options.cache != nullptr ? options.cache->length() : 0);
-  const at::Tensor mask = nn::mask_with_prefix(own_mask, prefix);
+  const bool no_mask = options.rows.defined() && past == prefix && nn::padded_on_the_right(own_mask);
+  const at::Tensor mask = nn::mask_with_prefix(no_mask ? at::ones_like(own_mask) : own_mask, prefix);
   const auto pass = std::make_shared<LlamaPass>();
   pass->cache = options.cache;
   if (options.positions.defined()) {
@@ -104,16 +119,7 @@ at::Tensor Llama::decode(const at::Tensor& embeddings, const at::Tensor& own_mas
   }
   pass->mask = nn::causal_mask(mask, queries, 0, tensor);
   if (config_.window > 0) pass->windowed = nn::causal_mask(mask, queries, config_.window, tensor);
-  at::Tensor x = embeddings;
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    if (options.trace != nullptr) options.trace->push_back(x);
-    const LlamaLayer& layer = layers_[i];
-    x = runner
-            .run(layer_units_[i], {x},
-                 [&layer, pass, ctx](const nn::Tensors& in) { return nn::Tensors{layer(in.at(0), *pass, ctx)}; })
-            .at(0);
-  }
-  return x;
+  return run_layers(layers_, layer_units_, pass, embeddings, runner, ctx, options);
 }
 
 }  // namespace tessera::models

@@ -156,16 +156,14 @@ LlavaOutputs LlavaModel::forward(const LlavaBatch& batch, nn::UnitRunner& runner
   nn::ForwardContext row_ctx = ctx;
   row_ctx.sample_keys = batch.sample_keys;
   const LlavaSequence sequence = embed(batch, runner, row_ctx);
-  const at::Tensor hidden = language_->decode(sequence.embeddings, sequence.mask, runner, row_ctx);
   const NextTokenTargets scored = next_token_targets(sequence.labels);
   const bool full = options.full_logits;
+  DecodeOptions decoding;
+  if (!full) decoding.rows = scored.positions;
+  const at::Tensor hidden = language_->decode(sequence.embeddings, sequence.mask, runner, row_ctx, decoding);
   const LanguageModel& language = *language_;
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
-    const std::int64_t width = in.at(0).size(2);
-    if (!full) {
-      const at::Tensor rows = in.at(0).reshape({-1, width}).index_select(0, scored.positions);
-      return nn::Tensors{language.head_loss(language.final_norm(rows), scored.targets, row_ctx)};
-    }
+    if (!full) return nn::Tensors{language.head_loss(language.final_norm(in.at(0)), scored.targets, row_ctx)};
     const at::Tensor logits = language.head(language.final_norm(in.at(0)), row_ctx);
     const at::Tensor rows = logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions);
     return nn::Tensors{cross_entropy_sum(rows, scored.targets), logits};

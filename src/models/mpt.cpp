@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "decoder_layers.hpp"
 #include "json_fields.hpp"
 #include "tessera/nn/functional.hpp"
 
@@ -65,7 +66,8 @@ MptLayer::MptLayer(const nn::Scope& scope, const MptConfig& config, std::int64_t
   down_ = nn::Linear(scope.child("ffn"), "down_proj", config.intermediate_size, d, false, init);
 }
 
-at::Tensor MptLayer::attend(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const {
+/// Attention without its last projection: [B,T,D].
+at::Tensor MptLayer::mix(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const {
   at::Tensor all = qkv_(x, ctx);
   if (clip_qkv_) all = all.clamp(-*clip_qkv_, *clip_qkv_);
   const std::vector<at::Tensor> parts = all.chunk(3, 2);
@@ -78,12 +80,22 @@ at::Tensor MptLayer::attend(const at::Tensor& x, const MptPass& pass, const nn::
     v = std::move(held.values);
   }
   std::tie(k, v) = nn::with_prefix(*attention_, std::move(k), std::move(v));
-  return out_(nn::merge_heads(nn::masked_attention(q, k, v, pass.mask, softmax_scale_)), ctx);
+  return nn::merge_heads(nn::masked_attention(q, k, v, pass.mask, softmax_scale_));
 }
 
-at::Tensor MptLayer::operator()(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const {
-  const at::Tensor h = x.add(attend(bias_free_norm(x, norm_1_, eps_), pass, ctx));
-  return h.add(down_(at::gelu(up_(bias_free_norm(h, norm_2_, eps_), ctx)), ctx));
+at::Tensor MptLayer::operator()(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx,
+                                const LayerCall& call) const {
+  const bool adapted = out_.adapted() || up_.adapted() || down_.adapted();  // whose dropout is drawn by position
+  at::Tensor mixed = mix(bias_free_norm(x, norm_1_, eps_), pass, ctx);
+  at::Tensor h = x;
+  if (!adapted) {
+    mixed = take_rows(mixed, call);
+    h = take_rows(h, call);
+  }
+  h = h.add(out_(mixed, ctx));
+  const at::Tensor inner = at::gelu(up_(bias_free_norm(h, norm_2_, eps_), ctx));
+  h = h.add(call.value ? down_(inner, ctx) : down_.without_value(inner, ctx));
+  return adapted ? take_rows(h, call) : h;
 }
 
 void Mpt::add_embedding(nn::ModelLayout& layout) {
@@ -124,16 +136,7 @@ at::Tensor Mpt::decode(const at::Tensor& embeddings, const at::Tensor& mask, nn:
   const std::int64_t prefix = layers_.empty() ? 0 : layers_.front().prefix_length();
   pass->mask = nn::alibi_mask(nn::mask_with_prefix(mask, prefix), embeddings.size(1), config_.heads,
                               embeddings.options().requires_grad(false));
-  at::Tensor x = embeddings;
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    if (options.trace != nullptr) options.trace->push_back(x);
-    const MptLayer& layer = layers_[i];
-    x = runner
-            .run(layer_units_[i], {x},
-                 [&layer, pass, ctx](const nn::Tensors& in) { return nn::Tensors{layer(in.at(0), *pass, ctx)}; })
-            .at(0);
-  }
-  return x;
+  return run_layers(layers_, layer_units_, pass, embeddings, runner, ctx, options);
 }
 
 at::Tensor Mpt::final_norm(const at::Tensor& x) const {

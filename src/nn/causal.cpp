@@ -76,6 +76,13 @@ CausalMask causal_mask(const at::Tensor& mask, std::int64_t queries, std::int64_
   return result;
 }
 
+bool padded_on_the_right(const at::Tensor& mask) {
+  const std::int64_t keys = mask.size(1);
+  if (keys < 2 || mask.size(0) == 0) return true;
+  const at::Tensor begins = mask.narrow(1, 1, keys - 1).logical_and(mask.narrow(1, 0, keys - 1).logical_not());
+  return !begins.any().item<bool>();
+}
+
 at::Tensor alibi_slopes(std::int64_t heads) {
   constexpr double kBiasMax = 8.0;
   std::int64_t power = 1;

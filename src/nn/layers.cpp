@@ -65,6 +65,11 @@ at::Tensor Linear::operator()(const at::Tensor& x, const ForwardContext& ctx) co
   return state_->adapter ? state_->adapter->apply(x, base, ctx) : base;
 }
 
+at::Tensor Linear::without_value(const at::Tensor& x, const ForwardContext& ctx) const {
+  if (state_->adapter) return (*this)(x, ctx);
+  return linear_without_value(x, state_->weight->value(), optional_value(state_->bias));
+}
+
 at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const {
   if (!state_->adapter && !state_->bias) {
     if (constant(*state_->weight)) return linear_cross_entropy_sum_by_rows(x, *state_->weight, targets);

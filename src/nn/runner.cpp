@@ -7,7 +7,7 @@
 
 namespace tessera::nn {
 
-Tensors LocalRunner::run(UnitId /*unit*/, const Tensors& inputs, const UnitFn& fn) {
+Tensors LocalRunner::run(UnitId /*unit*/, const Tensors& inputs, const UnitFn& fn, const UnitFn& /*again*/) {
   return fn(inputs);
 }
 

@@ -48,17 +48,21 @@ at::Tensor rows_of(const at::Tensor& x) {
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias) {
-    ctx->save_for_backward({x, weight});
+                            const std::optional<at::Tensor>& bias, bool value) {
+    ctx->save_for_backward({weight.requires_grad() ? x : at::Tensor(), weight});
+    ctx->saved_data["x"] = x.sizes();
     ctx->saved_data["bias"] = bias.has_value() && bias->requires_grad();  // without one there is no third edge to ask
-    return at::linear(x, weight, bias);
+    if (value) return at::linear(x, weight, bias);
+    std::vector<std::int64_t> shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    return at::zeros({1}, x.options()).expand(shape);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1];
     const at::Tensor g = rows_of(grads[0]);
-    variable_list out(3);
-    if (ctx->needs_input_grad(0)) out[0] = at::mm(g, weight).view(x.sizes());
+    variable_list out(4);
+    if (ctx->needs_input_grad(0)) out[0] = at::mm(g, weight).view(ctx->saved_data["x"].toIntVector());
     if (ctx->needs_input_grad(1)) out[1] = product_gradient(weight, g.t(), rows_of(x));
     if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)) out[2] = g.sum(0);
     return out;
@@ -155,7 +159,11 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (!trains(weight)) return at::linear(x, weight, bias);  // keeps neither x nor a gradient of the weight
-  return LinearFunction::apply(x, weight, bias);
+  return LinearFunction::apply(x, weight, bias, true);
+}
+
+at::Tensor linear_without_value(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  return LinearFunction::apply(x, weight, bias, false);
 }
 
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) {

@@ -16,7 +16,7 @@ using torch::autograd::variable_list;
 struct Capsule : torch::CustomClassHolder {
   BackwardHooks* hooks = nullptr;
   nn::UnitId unit = -1;
-  nn::UnitFn fn;
+  nn::UnitFn fn, again;
   std::vector<bool> needs_grad;
 };
 
@@ -61,7 +61,7 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
     capsule->hooks->enter_backward(capsule->unit);
     {
       const at::AutoGradMode with_graph(true);
-      const variable_list outputs = capsule->fn(inputs);
+      const variable_list outputs = capsule->again(inputs);
       variable_list roots, grads;
       for (std::size_t i = 0; i < outputs.size(); ++i) {
         if (!grad_outputs[i].defined() || !outputs[i].defined() || !outputs[i].requires_grad()) continue;
@@ -126,11 +126,12 @@ nn::Tensors mark(BackwardHooks& hooks, nn::UnitId unit, const nn::Tensors& tenso
 }  // namespace
 
 nn::Tensors run_checkpointed(BackwardHooks& hooks, nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn,
-                             const at::Tensor& anchor) {
+                             const nn::UnitFn& again, const at::Tensor& anchor) {
   auto capsule = c10::make_intrusive<Capsule>();
   capsule->hooks = &hooks;
   capsule->unit = unit;
   capsule->fn = fn;
+  capsule->again = again;
   return CheckpointFunction::apply(std::move(capsule), at::TensorList(inputs), anchor);
 }
 

@@ -12,10 +12,10 @@ class BackwardHooks {
   virtual void leave_backward(nn::UnitId unit) = 0;  // reduce, release
 };
 
-// Runs `fn` without a graph now; in backward runs it again with one and differentiates that. `anchor` is a scalar that
+// Runs `fn` without a graph now; in backward runs `again` with one and differentiates that. `anchor` is a scalar that
 // requires a gradient, so that the outputs do even when only weights train.
 nn::Tensors run_checkpointed(BackwardHooks& hooks, nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn,
-                             const at::Tensor& anchor);
+                             const nn::UnitFn& again, const at::Tensor& anchor);
 
 // Identities whose backward calls leave_backward (on inputs) and enter_backward (on outputs).
 nn::Tensors mark_inputs(BackwardHooks& hooks, nn::UnitId unit, const nn::Tensors& inputs);

@@ -150,7 +150,7 @@ void Engine::end_pass() {
   e.lane_count = 1;
 }
 
-nn::Tensors Engine::run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn) {
+nn::Tensors Engine::run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn, const nn::UnitFn& again) {
   auto& e = *impl_;
   auto& s = e.state(unit);
   if (e.lanes) e.lanes->meet(unit);
@@ -167,7 +167,7 @@ nn::Tensors Engine::run(nn::UnitId unit, const nn::Tensors& inputs, const nn::Un
     const at::NoGradGuard no_grad;
     outputs = fn(inputs);
   } else if (s.recompute) {
-    outputs = run_checkpointed(e, unit, inputs, fn, e.anchor);
+    outputs = run_checkpointed(e, unit, inputs, fn, again ? again : fn, e.anchor);
   } else {
     outputs = mark_outputs(e, unit, fn(mark_inputs(e, unit, inputs)));
   }

@@ -27,6 +27,7 @@
 #include "tessera/comm/mpi_env.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/memory.hpp"
 #include "tessera/data/loader.hpp"
 #include "tessera/data/prepare.hpp"
 #include "tessera/image/image.hpp"
@@ -187,10 +188,16 @@ void run(const Settings& settings, comm::Communicator& comm) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_freed_memory();  // as the program does
   const auto settings = settings_of(argc, argv);
   comm::MpiEnv env(nullptr, nullptr);
-  const auto comm = comm::make_mpi(env);
-  run(settings, *comm);
-  comm->close();
+  try {
+    const auto comm = comm::make_mpi(env);
+    run(settings, *comm);
+    comm->close();
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "[rank {}/{}] error: {}\n", env.rank(), env.size(), error.what());
+    env.abort(1);
+  }
   return 0;
 }

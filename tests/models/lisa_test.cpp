@@ -80,7 +80,8 @@ LisaBatch batch_of(const std::vector<int>& segs, std::int64_t length = 7) {
 /// Notes which units run.
 class NotingRunner final : public nn::UnitRunner {
  public:
-  nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn) override {
+  nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn,
+                  const nn::UnitFn& /*again*/) override {
     order.push_back(unit);
     return fn(inputs);
   }

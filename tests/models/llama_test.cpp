@@ -5,6 +5,7 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -64,6 +65,49 @@ TEST(Llama, PaddingOnTheRightDoesNotChangeARow) {
   mask.narrow(1, 3, 2).fill_(false);
   const at::Tensor long_row = f.llama.decode(f.llama.embed(padded, f.runner), mask, f.runner, {});
   EXPECT_LT(distance(long_row.narrow(1, 0, 3), f.hidden(row)), 1e-5);
+}
+
+TEST(Llama, TheRowsAskedForAreThoseOfAll) {
+  Fixture f;
+  const at::Tensor rows = ids({3, 7, 1, 9, 2, 4, 5, 8}).view({2, 4});
+  for (const bool left : {false, true}) {
+    at::Tensor mask = at::ones({2, 4}, at::kBool);
+    mask.select(0, 1).narrow(0, left ? 0 : 2, 2).fill_(false);
+    const at::Tensor all = f.llama.decode(f.llama.embed(rows, f.runner), mask, f.runner, {}).view({8, -1});
+    DecodeOptions options;
+    for (const auto& wanted : {ids({2, 0, 2, left ? 7 : 5}), ids({})}) {
+      options.rows = wanted;
+      const at::Tensor some = f.llama.decode(f.llama.embed(rows, f.runner), mask, f.runner, {}, options);
+      EXPECT_EQ(some.size(0), wanted.size(0));
+      EXPECT_LT(distance(some, all.index_select(0, wanted)), 1e-5) << left;
+    }
+  }
+}
+
+TEST(Llama, ARecomputedLayerHasTheGradientsOfTheLayer) {
+  Fixture f;
+  const LlamaLayer layer(nn::Scope(f.layout, f.layout.add_unit("extra"), "extra"), small(), 0);
+  for (const auto& p : f.layout.params()) {
+    p->trainable = true;
+    p->bind(at::randn(p->shape).set_requires_grad(true));
+  }
+  LlamaPass pass;
+  pass.rope = nn::rope_tables(small().rope, 4, {});
+  pass.mask.causal = true;
+  const at::Tensor x = at::randn({2, 4, 12}), g = at::randn({3, 12}), rows = ids({6, 1, 3});
+  std::vector<at::Tensor> grads[2];
+  for (const bool value : {true, false}) {
+    at::Tensor in = x.clone().set_requires_grad(true);
+    torch::autograd::backward({layer(in, pass, {}, {rows, value})}, {g});
+    grads[value ? 1 : 0].push_back(in.grad());
+    for (const auto& p : f.layout.params()) {
+      if (!p->name.starts_with("extra")) continue;
+      grads[value ? 1 : 0].push_back(p->value().grad());
+      p->value().mutable_grad() = at::Tensor();
+    }
+  }
+  ASSERT_EQ(grads[0].size(), 10U);
+  for (std::size_t i = 0; i < grads[0].size(); ++i) EXPECT_EQ(distance(grads[0][i], grads[1][i]), 0) << i;
 }
 
 TEST(Llama, RefusesIdsOutsideTheVocabulary) {

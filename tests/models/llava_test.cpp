@@ -42,7 +42,8 @@ LlavaConfig small() {
 /// Notes which units run.
 class NotingRunner final : public nn::UnitRunner {
  public:
-  nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn) override {
+  nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn,
+                  const nn::UnitFn& /*again*/) override {
     order.push_back(unit);
     return fn(inputs);
   }

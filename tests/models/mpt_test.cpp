@@ -47,6 +47,17 @@ TEST(Mpt, ALaterTokenDoesNotChangeAnEarlierPosition) {
   EXPECT_GT(distance(a, b), 1e-2);
 }
 
+TEST(Mpt, TheRowsAskedForAreThoseOfAll) {
+  Fixture f;
+  const at::Tensor all = f.hidden({3, 7, 1, 9, 2}).select(0, 0);
+  const at::Tensor ids = at::tensor(std::vector<std::int64_t>{3, 7, 1, 9, 2}, at::kLong).unsqueeze(0);
+  DecodeOptions options;
+  options.rows = at::tensor(std::vector<std::int64_t>{4, 1}, at::kLong);
+  const at::Tensor some =
+      f.model.decode(f.model.embed(ids, f.runner), at::ones(ids.sizes(), at::kBool), f.runner, {}, options);
+  EXPECT_LT(distance(some, all.index_select(0, options.rows)), 1e-5);
+}
+
 TEST(Mpt, TheHeadIsTheEmbeddingUnlessTheConfigSaysOtherwise) {
   Fixture tied;
   EXPECT_EQ(tied.layout.find("lm_head.weight"), nullptr);

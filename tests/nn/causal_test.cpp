@@ -28,6 +28,17 @@ TEST(CausalMask, WithoutPaddingPastOrWindowThereIsNoBias) {
   EXPECT_FALSE(causal_mask(at::ones({2, 4}, at::kBool), 4, 4, kFloats).bias.has_value()) << "the window holds all";
 }
 
+TEST(CausalMask, PaddingOnTheRightIsToldFromPaddingElsewhere) {
+  const auto mask = [](std::vector<std::int64_t> bits) {
+    return at::tensor(bits, at::kLong).view({2, -1}).to(at::kBool);
+  };
+  EXPECT_TRUE(padded_on_the_right(mask({1, 1, 1, 1, 1, 1})));
+  EXPECT_TRUE(padded_on_the_right(mask({1, 1, 0, 1, 0, 0})));
+  EXPECT_TRUE(padded_on_the_right(mask({0, 0, 0, 1, 1, 1})));
+  EXPECT_FALSE(padded_on_the_right(mask({1, 1, 1, 0, 1, 1})));
+  EXPECT_FALSE(padded_on_the_right(mask({1, 0, 1, 1, 1, 1})));
+}
+
 TEST(CausalMask, OneNewPositionSeesAllThatIsNotPadded) {
   const CausalMask all = causal_mask(at::ones({1, 4}, at::kBool), 1, 0, kFloats);
   EXPECT_FALSE(all.bias.has_value());

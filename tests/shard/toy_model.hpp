@@ -12,6 +12,7 @@
 #include "tessera/io/tensor_source.hpp"
 #include "tessera/nn/param.hpp"
 #include "tessera/nn/runner.hpp"
+#include "tessera/nn/weighted.hpp"
 
 namespace tessera::shard::toy {
 
@@ -76,8 +77,9 @@ struct ToyModel {
     x = runner.run(mixed, {x}, [&](const nn::Tensors& in) -> nn::Tensors {
       return {at::relu(at::linear(in[0], mixed_w->value(), mixed_b->value())) * scalar->value()};
     })[0];
-    x = runner.run(out, {x},
-                   [&](const nn::Tensors& in) -> nn::Tensors { return {at::linear(in[0], head->value())}; })[0];
+    x = runner.run(
+        out, {x}, [&](const nn::Tensors& in) -> nn::Tensors { return {nn::linear(in[0], head->value(), {})}; },
+        [&](const nn::Tensors& in) -> nn::Tensors { return {nn::linear_without_value(in[0], head->value(), {})}; })[0];
     return (x * x).sum();
   }
 };

@@ -19,6 +19,15 @@ struct DecodeOptions {
   at::Tensor positions;
   nn::KeyValueCache* cache = nullptr;  ///< its positions are the past, the new ones are added; without gradients
   nn::Tensors* trace = nullptr;        ///< receives the input of every layer
+  /// i64 [n], positions of the flattened [B*T], none of them padded: the result is [n,D], theirs alone, and the last
+  /// layer computes little else. Undefined: [B,T,D].
+  at::Tensor rows;
+};
+
+/// What one call of a decoder's layer may leave out.
+struct LayerCall {
+  at::Tensor rows;    ///< i64 [n] of the flattened [B*T]: nothing else is returned; undefined: all
+  bool value = true;  ///< false: recomputed for gradients, which do not depend on what the layer returns
 };
 
 class LanguageModel {
@@ -31,7 +40,8 @@ class LanguageModel {
 
   /// i64 [B,T] to [B,T,D]. Ids must lie in [0, V): throws RequestError otherwise.
   virtual at::Tensor embed(const at::Tensor& ids, nn::UnitRunner& runner) const = 0;
-  /// Embeddings [B,T,D] through all layers, before the final norm. mask: bool [B,P+T], false where padded.
+  /// Embeddings [B,T,D] through all layers, before the final norm. mask: bool [B,P+T], false where padded. Where
+  /// options.rows asks for rows that are padded on their right alone, what is padded may be seen by what is padded.
   virtual at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& mask, nn::UnitRunner& runner,
                             const nn::ForwardContext& ctx, const DecodeOptions& options) const = 0;
   at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& mask, nn::UnitRunner& runner,

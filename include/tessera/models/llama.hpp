@@ -62,12 +62,13 @@ struct LlamaPass {
 class LlamaLayer {
  public:
   LlamaLayer(const nn::Scope& scope, const LlamaConfig& config, std::int64_t index);
-  /// x [B,T,D].
-  at::Tensor operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
+  /// x [B,T,D] to the same, or to [n,D] where the call asks for rows.
+  at::Tensor operator()(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx,
+                        const LayerCall& call = {}) const;
   std::int64_t prefix_length() const { return attention_->prefix_length(); }
 
  private:
-  at::Tensor attend(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
+  at::Tensor mix(const at::Tensor& x, const LlamaPass& pass, const nn::ForwardContext& ctx) const;
 
   std::size_t index_;
   bool windowed_;

@@ -46,11 +46,13 @@ struct MptPass {
 class MptLayer {
  public:
   MptLayer(const nn::Scope& scope, const MptConfig& config, std::int64_t index);
-  at::Tensor operator()(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const;  ///< [B,T,D]
+  /// x [B,T,D] to the same, or to [n,D] where the call asks for rows.
+  at::Tensor operator()(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx,
+                        const LayerCall& call = {}) const;
   std::int64_t prefix_length() const { return attention_->prefix_length(); }
 
  private:
-  at::Tensor attend(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const;
+  at::Tensor mix(const at::Tensor& x, const MptPass& pass, const nn::ForwardContext& ctx) const;
 
   std::size_t index_;
   std::int64_t heads_;

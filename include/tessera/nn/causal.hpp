@@ -32,6 +32,10 @@ at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::
 CausalMask causal_mask(const at::Tensor& mask, std::int64_t queries, std::int64_t window,
                        const at::TensorOptions& options);
 
+/// Whether each row of mask (bool [B,K], false where padded) is padded behind its last position alone. Then no position
+/// that counts sees padding under a causal mask, and none is needed for it.
+bool padded_on_the_right(const at::Tensor& mask);
+
 /// Slopes of ALiBi, fp32 [h] on the CPU: 2^(-8 i/n) for i = 1…n; where h is no power of two, those of the next power of
 /// two with even i, then those with odd i, the first h of them. Source: arXiv:2108.12409; MPT's order of heads.
 at::Tensor alibi_slopes(std::int64_t heads);

@@ -54,10 +54,14 @@ class Linear {
   /// Weight by `weight_init`, bias zero.
   Linear(const Scope& scope, std::string_view name, std::int64_t in, std::int64_t out, bool bias, Init weight_init);
   at::Tensor operator()(const at::Tensor& x, const ForwardContext& ctx) const;
+  /// Its graph for a recomputation in which nobody reads the output: zeros for values, without the product. Under an
+  /// adapter, which may look at the values, it is operator().
+  at::Tensor without_value(const at::Tensor& x, const ForwardContext& ctx) const;
   /// Sum of the cross-entropies in fp32 of this layer's output as logits, without keeping them where nothing is added
   /// to the plain product (weighted.hpp). x [n, in], targets i64 [n].
   at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const;
   const LayerState& state() const { return *state_; }
+  bool adapted() const { return state_->adapter != nullptr; }
   /// A layer whose weight is another layer's (tied embeddings).
   static Linear tied(std::string name, Param weight);
 

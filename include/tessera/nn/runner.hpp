@@ -21,14 +21,16 @@ using UnitFn = std::function<Tensors(const Tensors& inputs)>;
 class UnitRunner {
  public:
   virtual ~UnitRunner() = default;
-  /// Collective over the engine's communicator. Weights of `unit` are bound while `fn` runs.
-  virtual Tensors run(UnitId unit, const Tensors& inputs, const UnitFn& fn) = 0;
+  /// Collective over the engine's communicator. Weights of `unit` are bound while `fn` runs. `again`: what backward
+  /// runs in place of `fn` where it recomputes the unit. It has the same graph, but need not have the outputs' values
+  /// (Linear::without_value); empty: `fn` itself.
+  virtual Tensors run(UnitId unit, const Tensors& inputs, const UnitFn& fn, const UnitFn& again = {}) = 0;
 };
 
 /// All weights whole on this rank and always bound: single-process tests and tools.
 class LocalRunner final : public UnitRunner {
  public:
-  Tensors run(UnitId unit, const Tensors& inputs, const UnitFn& fn) override;
+  Tensors run(UnitId unit, const Tensors& inputs, const UnitFn& fn, const UnitFn& again = {}) override;
 };
 
 /// Allocates and initialises every parameter of the layout on the CPU in fp32 and binds it; trainable ones require

@@ -15,6 +15,8 @@ namespace tessera::nn {
 
 /// x W^T + b. x [..., in], weight [out, in], bias [out].
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+/// The same shape and gradients, and zeros for values: the product is left out.
+at::Tensor linear_without_value(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 
 /// Rows `ids` (i64 [...]) of weight [V, D]: [..., D]. On a CPU the gradient touches the rows that were used alone.
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);

@@ -122,7 +122,8 @@ class Engine final : public nn::UnitRunner {
   /// Gathers the fused units, which stay until end_step.
   void begin_step();
   void begin_pass(Pass pass);
-  nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn) override;
+  nn::Tensors run(nn::UnitId unit, const nn::Tensors& inputs, const nn::UnitFn& fn,
+                  const nn::UnitFn& again = {}) override;
   /// Runs autograd from `loss` (a scalar) and closes what it left open; gradients are added to the slices.
   void backward(const at::Tensor& loss);
   void end_pass();

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <numeric>
+#include <thread>
 #include <vector>
 
 #include "tessera/core/error.hpp"
@@ -21,8 +24,13 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kImagesOfAShard = 48;
+constexpr int kWorkers = 4;
 constexpr double kMiB = 1 << 20;
 const std::vector<std::int64_t> kClip{256, 1024}, kSam{256, 64, 64};
+
+std::int64_t numel(const std::vector<std::int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -110,13 +118,42 @@ double time_disk(const std::vector<fs::path>& files) {
   return static_cast<double>(total) / kMiB / seconds_since(start);
 }
 
+/// What the disk gives for pieces of the features' sizes in a random order, as an epoch asks for them.
+double time_pieces(const std::vector<fs::path>& files, std::int64_t images) {
+  for (const auto& path : files) forget(path);
+  std::vector<std::int64_t> order(static_cast<std::size_t>(images));
+  std::iota(order.begin(), order.end(), 0);
+  RandomSequence random(3);
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.next() % i]);
+  std::vector<InputFile> open;
+  for (const auto& path : files) open.emplace_back(path);
+  const std::int64_t clip = 2 * numel(kClip), sam = 2 * numel(kSam);
+  std::atomic<std::size_t> next = 0;
+  const auto start = Clock::now();
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < kWorkers; ++i) {
+      threads.emplace_back([&] {
+        std::vector<char> block(static_cast<std::size_t>(sam));
+        for (std::size_t at = next++; at < order.size(); at = next++) {
+          const auto& file = open[static_cast<std::size_t>(order[at] / kImagesOfAShard)];
+          const auto row = order[at] % kImagesOfAShard;
+          file.read(row * clip, block.data(), static_cast<std::size_t>(clip));
+          file.read(kImagesOfAShard * clip + row * sam, block.data(), static_cast<std::size_t>(sam));
+        }
+      });
+    }
+  }
+  return static_cast<double>(images * (clip + sam)) / kMiB / seconds_since(start);
+}
+
 double time_loader(const fs::path& folder, const std::vector<fs::path>& files) {
   const auto shards = data::Shards::open(folder.string(), "train", {});
   data::LoaderConfig config;
   config.batch_size = 2;
   config.global_batch_size = 8;
   config.group_by_modality_length = true;  // each sample once
-  config.workers = 4;
+  config.workers = kWorkers;
   config.prefetch_mib = 256;
   data::InputSpec spec;
   spec.stored_clip = kClip;
@@ -127,25 +164,27 @@ double time_loader(const fs::path& folder, const std::vector<fs::path>& files) {
   const auto steps = shards.size() / *config.global_batch_size;
   for (std::int64_t step = 0; step < steps; ++step) loader.next();
   const double seconds = seconds_since(start);
-  const auto floats = 2 * (kClip[0] * kClip[1] + kSam[0] * kSam[1] * kSam[2]);
-  return static_cast<double>(steps * *config.global_batch_size * floats) / kMiB / seconds;
+  const auto bytes = 2 * (numel(kClip) + numel(kSam));
+  return static_cast<double>(steps * *config.global_batch_size * bytes) / kMiB / seconds;
 }
 
 }  // namespace
 
 FeatureRates measure_features(const fs::path& folder, std::int64_t images, int rounds) {
   fs::create_directories(folder);
+  images = std::max(kImagesOfAShard, images - images % kImagesOfAShard);
   std::vector<fs::path> files;
   for (std::int64_t first = 0; first < images; first += kImagesOfAShard) {
     files.push_back(folder / fmt::format("train-{:05}.h5", files.size()));
-    write_one(files.back(), std::min(kImagesOfAShard, images - first), static_cast<std::uint64_t>(first));
+    write_one(files.back(), kImagesOfAShard, static_cast<std::uint64_t>(first));
   }
-  std::vector<double> disk, loader;
+  std::vector<double> disk, pieces, loader;
   for (int i = 0; i < rounds; ++i) {
     disk.push_back(time_disk(files));
+    pieces.push_back(time_pieces(files, images));
     loader.push_back(time_loader(folder, files));
   }
-  return {median(disk), median(loader)};
+  return {median(disk), median(pieces), median(loader)};
 }
 
 }  // namespace tessera::bench

@@ -7,6 +7,7 @@ namespace tessera::bench {
 
 struct FeatureRates {
   double disk_mib_s = 0;    ///< the shards' files one after another, by large reads, none of them in memory before
+  double pieces_mib_s = 0;  ///< one image's features after another in a random order, by as many threads as the loader
   double loader_mib_s = 0;  ///< features in batches, the same files, none of them in memory before
 };
 

@@ -1,6 +1,7 @@
 # Every library tessera uses, each as one imported target; what is missing is named with the package that brings it.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
 include(TesseraTorch)
 
 # --- from the distribution ----------------------------------------------------------------------------------------------

@@ -1,8 +1,26 @@
+#include <map>
+#include <string>
+
 #include "json_fields.hpp"
 #include "tessera/models/llama.hpp"
 
 namespace tessera::models {
 namespace {
+
+nn::RopeConfig::Scaling rope_scaling(const JsonFields& scaling) {
+  using Scaling = nn::RopeConfig::Scaling;
+  static const std::map<std::string, Scaling> known = {{"default", Scaling::none},
+                                                       {"dynamic", Scaling::dynamic},
+                                                       {"linear", Scaling::linear},
+                                                       {"llama3", Scaling::llama3}};
+  const char* key = scaling.has("rope_type") ? "rope_type" : "type";  // the older files' name
+  const std::string type = scaling.text(key, "default");
+  const auto found = known.find(type);
+  if (found != known.end()) return found->second;
+  std::string names;
+  for (const auto& [name, unused] : known) names += (names.empty() ? "" : ", ") + name;
+  throw RequestError("{}: {} '{}' is not supported; supported are {}", scaling.where(), key, type, names);
+}
 
 /// Rotary settings: `rope_theta` and `rope_scaling`, or release 5's `rope_parameters` with both in one.
 nn::RopeConfig read_rope(const JsonFields& fields, std::int64_t head_dim, std::optional<std::int64_t> max_positions) {
@@ -13,23 +31,16 @@ nn::RopeConfig read_rope(const JsonFields& fields, std::int64_t head_dim, std::o
   if (!fields.has(key)) return rope;
   const JsonFields scaling(fields.json().at(key), fields.where() + ": " + key);
   rope.theta = scaling.number("rope_theta", rope.theta);
-  const std::string type = scaling.text("rope_type", scaling.text("type", "default"));
-  if (type == "default") return rope;
+  rope.scaling = rope_scaling(scaling);
+  if (rope.scaling == nn::RopeConfig::Scaling::none) return rope;
   rope.factor = scaling.number("factor", std::nullopt);
-  if (type == "linear") {
-    rope.scaling = nn::RopeConfig::Scaling::linear;
-  } else if (type == "dynamic") {
-    rope.scaling = nn::RopeConfig::Scaling::dynamic;
+  if (rope.scaling == nn::RopeConfig::Scaling::dynamic) {
     rope.max_positions = static_cast<double>(fields.integer("max_position_embeddings", max_positions));
     if (head_dim < 4) throw RequestError("{}: rope_type dynamic needs heads wider than 2", scaling.where());
-  } else if (type == "llama3") {
-    rope.scaling = nn::RopeConfig::Scaling::llama3;
+  } else if (rope.scaling == nn::RopeConfig::Scaling::llama3) {
     rope.low_freq_factor = scaling.number("low_freq_factor", std::nullopt);
     rope.high_freq_factor = scaling.number("high_freq_factor", std::nullopt);
     rope.original_max_positions = scaling.number("original_max_position_embeddings", std::nullopt);
-  } else {
-    throw RequestError("{}: rope_type '{}' is not supported; supported are default, linear, dynamic, llama3",
-                       scaling.where(), type);
   }
   return rope;
 }

@@ -178,9 +178,27 @@ TEST(LlamaConfig, NamesAKeyThatIsWrong) {
       EXPECT_NE(std::string(error.what()).find(key), std::string::npos) << error.what();
     }
   }
-  auto json = config_json();
-  json["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 2.0}};
-  EXPECT_THROW(LlamaConfig::from_json(json), RequestError);
+}
+
+TEST(LlamaConfig, NamesARopeTypeItDoesNotKnowAndThoseItKnows) {
+  const auto error_of = [](const char* key, const nlohmann::json& scaling) -> std::string {
+    auto json = config_json();
+    json[key] = scaling;
+    try {
+      LlamaConfig::from_json(json);
+    } catch (const RequestError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  const std::string known = " is not supported; supported are default, dynamic, linear, llama3";
+  EXPECT_EQ(error_of("rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}}),
+            "config.json: rope_scaling: rope_type 'yarn'" + known);
+  EXPECT_EQ(error_of("rope_parameters", {{"rope_type", "longrope"}}),
+            "config.json: rope_parameters: rope_type 'longrope'" + known);
+  EXPECT_EQ(error_of("rope_scaling", {{"type", "su"}}), "config.json: rope_scaling: type 'su'" + known);
+  EXPECT_EQ(error_of("rope_scaling", {{"rope_type", 3}}),
+            "config.json: rope_scaling: 'rope_type' is 3, expected a string");
 }
 
 }  // namespace

@@ -43,18 +43,17 @@ TEST_P(ShardedForward, GivesTheGoldensOutputsAndGradients) {
             10);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cli, ShardedForward,
-                         testing::Combine(testing::Values("llama_grouped_left_padded", "llama_tied_llama3_rope",
-                                                          "clip_30px_gelu", "sam_facebook_names", "sam_package",
-                                                          "lisa_linear", "lora_all_rslora", "dora_all_linear",
-                                                          "qwen2_tied_right_padded", "mpt_five_heads_left_padded",
-                                                          "llava_original_mpt", "llava_hf_qwen2", "lisa_mpt",
-                                                          "fastvit_timm_branches", "fastvlm_apple"),
-                                          testing::Values(1, 2, 3)),
-                         [](const auto& instance) {
-                           return std::string(std::get<0>(instance.param)) + "_on_" +
-                                  std::to_string(std::get<1>(instance.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Cli, ShardedForward,
+    testing::Combine(testing::Values("llama_grouped_left_padded", "llama_tied_llama3_rope", "clip_30px_gelu",
+                                     "sam_facebook_names", "sam_package", "lisa_linear", "lora_all_rslora",
+                                     "dora_all_linear", "qwen2_tied_right_padded", "mpt_five_heads_left_padded",
+                                     "llava_original_mpt", "llava_hf_qwen2", "lisa_mpt", "fastvit_timm_branches",
+                                     "fastvlm_apple", "llava_hf_mpt_layers", "lisa_qwen2_tied", "lisa_v0_two_layers"),
+                     testing::Values(1, 2, 3)),
+    [](const auto& instance) {
+      return std::string(std::get<0>(instance.param)) + "_on_" + std::to_string(std::get<1>(instance.param));
+    });
 
 TEST(ForwardProgram, EndsWithStatusTwoOnARequestItCannotHonour) {
   const testing_support::TempDir dir;

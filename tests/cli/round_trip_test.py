@@ -49,7 +49,8 @@ MODELS = {
     "llava_mpt": lambda: llava(hf.MptConfig(d_model=15, n_heads=3, n_layers=2, vocab_size=512, max_seq_len=64)),
 }
 GOLDENS = ["lisa_linear", "lisa_qwen2", "lisa_mpt", "llava_original_llama", "llava_original_qwen2", "llava_original_mpt",
-           "fastvlm_apple", "fastvlm_transformers", "fastvit_apple_branches", "sam_facebook_names"]
+           "fastvlm_apple", "fastvlm_transformers", "fastvit_apple_branches", "sam_facebook_names",
+           "llava_original_llama_identity", "lisa_qwen2_tied"]
 
 
 def bytes_of(tensor):

@@ -60,7 +60,8 @@ TEST(FastVit, TakesNoPictureAtAllAndPicturesOfAnySize) {
 
 // The branches of each golden, folded, are the weights that the public package made of them.
 TEST(FastVit, FoldsItsBranchesAsThePublicPackagesDo) {
-  for (const std::string name : {"fastvit_apple", "fastvit_timm"}) {
+  for (const std::string name :
+       {"fastvit_apple", "fastvit_timm", "fastvit_apple_two_heads", "fastvit_timm_two_heads"}) {
     const auto files = io::open_weights(golden_model(name + "_branches"));
     const auto wanted = io::open_weights(golden_model(name + "_folded"));
     const auto config_text = io::ModelFolder(golden_model(name + "_branches")).config().raw();
@@ -79,7 +80,7 @@ TEST(FastVit, FoldsItsBranchesAsThePublicPackagesDo) {
       EXPECT_TRUE(close(bias, io::read_tensor(folded, fold.name + ".bias"))) << fold.name;
       ++compared;
     }
-    EXPECT_GE(compared, 15) << name;
+    EXPECT_GE(compared, 12) << name;
   }
 }
 

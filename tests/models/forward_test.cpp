@@ -50,7 +50,9 @@ INSTANTIATE_TEST_SUITE_P(Models, ForwardGolden,
 
 INSTANTIATE_TEST_SUITE_P(FastVit, ForwardGolden,
                          testing::Values("fastvit_apple_branches", "fastvit_apple_folded", "fastvit_timm_branches",
-                                         "fastvit_timm_folded"),
+                                         "fastvit_timm_folded", "fastvit_apple_two_heads_branches",
+                                         "fastvit_apple_two_heads_folded", "fastvit_timm_two_heads_branches",
+                                         "fastvit_timm_two_heads_folded"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 INSTANTIATE_TEST_SUITE_P(Language, ForwardGolden,
@@ -59,17 +61,23 @@ INSTANTIATE_TEST_SUITE_P(Language, ForwardGolden,
                                          "mpt_five_heads_left_padded"),
                          [](const auto& instance) { return std::string(instance.param); });
 
-INSTANTIATE_TEST_SUITE_P(LisaFamilies, ForwardGolden, testing::Values("lisa_qwen2", "lisa_mpt", "lisa_v0"),
+INSTANTIATE_TEST_SUITE_P(LisaFamilies, ForwardGolden,
+                         testing::Values("lisa_qwen2", "lisa_mpt", "lisa_v0", "lisa_qwen2_tied", "lisa_mpt_five_heads",
+                                         "lisa_v0_two_layers"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 INSTANTIATE_TEST_SUITE_P(Llava, ForwardGolden,
                          testing::Values("llava_original_llama", "llava_original_qwen2", "llava_original_mpt",
-                                         "llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt", "fastvlm_apple",
-                                         "fastvlm_transformers"),
+                                         "llava_original_llama_identity", "llava_original_qwen2_linear",
+                                         "llava_original_mpt_apart", "llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt",
+                                         "llava_hf_llama_three", "llava_hf_qwen2_untied", "llava_hf_mpt_layers",
+                                         "fastvlm_apple", "fastvlm_transformers", "fastvlm_apple_convolutions",
+                                         "fastvlm_transformers_three_stages"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 TEST(Forward, LlavaTakesTextAlone) {
-  for (const char* name : {"llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt"}) {
+  for (const char* name : {"llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt", "llava_hf_llama_three",
+                           "llava_hf_qwen2_untied", "llava_hf_mpt_layers"}) {
     const TensorMap recorded = io::read_tensors(golden_model(name) / "text_only.safetensors");
     const TensorMap inputs{{"input_ids", recorded.at("input_ids")}, {"labels", recorded.at("input_ids")}};
     const TensorMap found = run_forward(request_for(name, ""), inputs);
@@ -89,15 +97,28 @@ TEST_P(LisaGolden, TrainableGradientsAreThoseOfTheRecipeAndHaveItsNorm) {
   EXPECT_FALSE(found.contains("grad.model.layers.0.self_attn.q_proj.weight"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, LisaGolden, testing::Values("lisa_linear", "lisa_mlp", "lisa_qwen2"),
+INSTANTIATE_TEST_SUITE_P(Models, LisaGolden,
+                         testing::Values("lisa_linear", "lisa_mlp", "lisa_qwen2", "lisa_v0", "lisa_v0_two_layers"),
                          [](const auto& instance) { return std::string(instance.param); });
 
-TEST(Forward, LisaOnMptTrainsItsEmbeddingWhichIsItsHead) {
-  const TensorMap found = run_forward(request_for("lisa_mpt", "trainable"), inputs_of("lisa_mpt"));
-  EXPECT_TRUE(testing_support::close(found.at("grad_norm_total"), expected_of("lisa_mpt").at("grad_norm_total")));
-  EXPECT_TRUE(found.contains("grad.transformer.wte.weight"));
-  EXPECT_FALSE(found.contains("grad.transformer.blocks.0.attn.Wqkv.weight"));
+// Without an output layer of its own the embedding is trained in its place.
+class LisaTiedGolden : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(LisaTiedGolden, TheEmbeddingWhichIsTheHeadTrains) {
+  const auto [name, embedding] = GetParam();
+  const TensorMap found = run_forward(request_for(name, "trainable"), inputs_of(name));
+  EXPECT_TRUE(testing_support::close(found.at("grad_norm_total"), expected_of(name).at("grad_norm_total")));
+  EXPECT_TRUE(found.contains(std::string("grad.") + embedding));
+  for (const auto& [key, value] : found) {
+    EXPECT_FALSE(key.starts_with("grad.transformer.blocks.") || key.starts_with("grad.model.layers.")) << key;
+  }
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, LisaTiedGolden,
+                         testing::Values(std::pair{"lisa_mpt", "transformer.wte.weight"},
+                                         std::pair{"lisa_mpt_five_heads", "transformer.wte.weight"},
+                                         std::pair{"lisa_qwen2_tied", "model.embed_tokens.weight"}),
+                         [](const auto& instance) { return std::string(instance.param.first); });
 
 class LoraGolden : public testing::TestWithParam<const char*> {};
 

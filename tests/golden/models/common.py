@@ -23,6 +23,42 @@ def randomise(module, std, seed):
                 p.add_(1.0)
 
 
+def splice(embed, features, ids, labels, mask, limit=10**9, left=False):
+    """LLaVA's: features [N,T,d] in the places of -200, one image more for each row without any; rows are cut to `limit`
+    and padded on one side. Gives embeddings [B,L,d], labels and mask [B,L]."""
+    rows, targets, image = [], [], 0
+    for c in range(ids.shape[0]):
+        own, own_labels = ids[c][mask[c]], labels[c][mask[c]]
+        parts, part_labels, begin = [], [], 0
+        slots = (own == -200).nonzero().flatten().tolist()
+        for slot in slots:
+            parts += [embed(own[begin:slot]), features[image]]
+            part_labels += [own_labels[begin:slot], torch.full((features.shape[1],), -100)]
+            image, begin = image + 1, slot + 1
+        if not slots:
+            image += 1
+        rows.append(torch.cat(parts + [embed(own[begin:])])[:limit])
+        targets.append(torch.cat(part_labels + [own_labels[begin:]])[:limit])
+    longest = max(len(r) for r in rows)
+
+    def pad(row, value):
+        missing = torch.full((longest - len(row), *row.shape[1:]), value, dtype=row.dtype)
+        return torch.cat([missing, row] if left else [row, missing])
+    return (torch.stack([pad(r, 0.0) for r in rows]), torch.stack([pad(t, -100) for t in targets]),
+            torch.stack([pad(torch.ones(len(r), dtype=torch.long), 0) for r in rows]))
+
+
+def with_gradients(loss, weights):
+    loss.backward()
+    return {f"grad.{n}": p.grad for n, p in weights.items() if p.grad is not None}
+
+
+def describe(out, loss):
+    hidden = out.hidden_states
+    return {"logits": out.logits, "loss": loss, "last_hidden_state": hidden[-1]} | {
+        f"hidden_states.{i}": h for i, h in enumerate(hidden)}
+
+
 def write_case(name, config, weights, inputs, expected):
     folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -88,19 +88,23 @@ def both_forms(name, config, with_form, model, features, prefix, size, seed, unu
 
 
 # --- Apple's: widths that are odd where there is no attention ---
+POSITIONED = [None, None, None, True]
 SIZES = {"layers": [2, 1, 1, 1], "embed_dims": [3, 9, 9, 27], "mlp_ratios": [3, 2, 1, 1],
          "token_mixers": ["repmixer"] * 4}
+# The second size: five stages, the last with attention of two heads.
+TWO_HEADS = {"layers": [1, 1, 2, 1, 1], "embed_dims": [2, 4, 4, 8, 64], "mlp_ratios": [2, 1.5, 1, 2, 0.5],
+             "token_mixers": ["repmixer"] * 4 + ["attention"]}
 
 
 def apple_form(config, inference):
     return {"embed_dim": 5, "image_cfg": dict(config, model_name="fastvithd", inference_mode=inference)}
 
 
-def apple_network(apple, sizes, projection, stem_scale_branch):
-    """Positions before the last stage. The head is Apple's projection, which no feature depends on."""
-    model = apple.FastViT(**sizes, pos_embs=[None, None, None, partial(apple.RepCPE, spatial_shape=(7, 7))],
-                          downsamples=[True] * 4, norm_layer=apple.LayerNormChannel,
-                          stem_scale_branch=stem_scale_branch, num_classes=7)
+def apple_network(apple, sizes, projection, stem_scale_branch, positioned=POSITIONED):
+    """positioned: the stages that begin with positions. The head is Apple's projection, which no feature depends on."""
+    positions = [at and partial(apple.RepCPE, spatial_shape=(7, 7)) for at in positioned]
+    model = apple.FastViT(**sizes, pos_embs=positions, downsamples=[True] * len(positions),
+                          norm_layer=apple.LayerNormChannel, stem_scale_branch=stem_scale_branch, num_classes=7)
     model.head = apple.GlobalPool2D(2 * sizes["embed_dims"][-1], projection)
     return model
 
@@ -108,17 +112,29 @@ def apple_network(apple, sizes, projection, stem_scale_branch):
 def apple_features(model, pixels):
     return model(pixels, return_image_embeddings=True)["image_embeddings"]
 
-# --- timm's: five stages, the last two with attention ---
+# --- timm's: five stages, the last two with attention; four, the last with attention of two heads ---
 ARGS = {"layers": [1, 1, 1, 1, 1], "embed_dims": [2, 4, 8, 32, 32], "mlp_ratios": [3, 2, 1.5, 1, 1]}
+FOUR_STAGES = {"layers": [1, 1, 2, 1], "embed_dims": [1, 4, 8, 64], "mlp_ratios": [3, 2, 1.5, 0.5]}
 
 
 def timm_form(config, inference):
     return {"architecture": "fastvit_mci3", "model_args": dict(config, inference_mode=inference)}
 
 
+def timm_features(model, pixels):
+    return model.forward_features(pixels)
+
+
 if __name__ == "__main__":
-    settings = SIZES | {"pos_embs": [None, None, None, True], "stem_scale_branch": True, "image_size": 45}
-    both_forms("fastvit_apple", settings, apple_form, apple_network(load_apple(sys.argv[1]), SIZES, 5, True),
-               apple_features, "model.", (45, 38), 401, unused=("no",))
-    both_forms("fastvit_timm", ARGS, timm_form, timm.create_model("fastvit_mci3", num_classes=0, **ARGS),
-               lambda m, x: m.forward_features(x), "", (67, 35), 402)
+    apple = load_apple(sys.argv[1])
+    settings = SIZES | {"pos_embs": POSITIONED, "stem_scale_branch": True, "image_size": 45}
+    both_forms("fastvit_apple", settings, apple_form, apple_network(apple, SIZES, 5, True), apple_features, "model.",
+               (45, 38), 401, unused=("no",))
+    both_forms("fastvit_timm", ARGS, timm_form, timm.create_model("fastvit_mci3", num_classes=0, **ARGS), timm_features,
+               "", (67, 35), 402)
+    positioned = [None, True, None, None, True]
+    settings = TWO_HEADS | {"pos_embs": positioned, "stem_scale_branch": False, "image_size": 66}
+    both_forms("fastvit_apple_two_heads", settings, apple_form, apple_network(apple, TWO_HEADS, 5, False, positioned),
+               apple_features, "model.", (66, 40), 403, unused=("no",))
+    both_forms("fastvit_timm_two_heads", FOUR_STAGES, timm_form,
+               timm.create_model("fastvit_mci3", num_classes=0, **FOUR_STAGES), timm_features, "", (41, 66), 404)

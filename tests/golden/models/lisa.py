@@ -3,8 +3,8 @@ over transformers' LlamaModel, CLIPVisionModel and SamModel. See common.py for t
 
 One case has several conversations of one image, two masks on one, an image without [SEG], padding, image placeholders in
 different columns; the other one image per row and a two-layer projector. Two more have Qwen2 and MPT for a language model (made
-with transformers 4.57.6), on MPT under the names that LLaVA's class on MPT gives its parts. The last is v0: patch ids
-in the text instead of one -200, PyTorch files apart for SAM and the projection of [SEG].
+with transformers 4.57.6), on MPT under the names that LLaVA's class on MPT gives its parts. One is v0: patch ids in the
+text instead of one -200, PyTorch files apart for SAM and the projection of [SEG]. These three have a second size.
 
 `python lisa.py NAME…` makes only the cases named.
 """
@@ -65,6 +65,33 @@ CASES = {
 CASES["lisa_v0"] = dict(CASES["lisa_mpt"], family="llava", v0=True, llama=dict(
     vocab_size=47, hidden_size=16, intermediate_size=20, num_hidden_layers=1, num_attention_heads=2,
     num_key_value_heads=2, rms_norm_eps=1e-6, max_position_embeddings=64))
+# The second sizes: grids of 3 x 3, odd numbers of heads, several conversations of a picture, pictures without [SEG].
+ODD = dict(
+    sam_std=0.3,
+    clip=dict(hidden_size=9, intermediate_size=13, num_hidden_layers=3, num_attention_heads=3, image_size=17,
+              patch_size=7, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+    sam=dict(SAM, image_size=24, embed_dim=12, depth=2, num_heads=3, global_attn_indexes=[1], window_size=2,
+             prompt_embed_dim=24, mask_in_chans=12, decoder_mlp_dim=10, decoder_num_heads=3, iou_head_hidden_dim=7,
+             decoder_depth=1, mlp_ratio=1.5))
+CASES |= {
+    "lisa_qwen2_tied": dict(
+        ODD, family="llava_qwen2", projector="linear", seg=48, offset=[0, 1, 2, 4], segs=[[0], [3], [1, 0]],
+        starts=[2, 4, 3, 5], lengths=[8, 14, 10, 11], resized=[(24, 17), (13, 24), (24, 24)],
+        original=[(31, 22), (15, 28), (19, 19)],
+        llama=dict(vocab_size=51, hidden_size=30, intermediate_size=26, num_hidden_layers=1, num_attention_heads=5,
+                   num_key_value_heads=1, rms_norm_eps=1e-6, max_position_embeddings=64, tie_word_embeddings=True)),
+    "lisa_mpt_five_heads": dict(
+        ODD, family="llava_mpt", projector="mlp2x_gelu", seg=45, offset=[0, 2, 3], segs=[[1, 1], [0]],
+        starts=[3, 2, 4], lengths=[12, 9, 10], resized=[(24, 17), (13, 24)], original=[(31, 22), (15, 28)],
+        llama=dict(vocab_size=48, d_model=15, n_layers=3, n_heads=5, max_seq_len=64,
+                   attn_config={"alibi_bias_max": 4, "softmax_scale": 0.6})),
+    "lisa_v0_two_layers": dict(
+        ODD, family="llava", v0=True, projector="linear", seg=43, offset=[0, 2, 3, 4], segs=[[1, 1], [0], [2]],
+        starts=[3, 5, 4, 3], lengths=[12, 10, 9, 13], resized=[(24, 24), (13, 24), (24, 17)],
+        original=[(19, 19), (15, 28), (31, 22)],
+        llama=dict(vocab_size=47, hidden_size=18, intermediate_size=22, num_hidden_layers=2, num_attention_heads=3,
+                   num_key_value_heads=3, rms_norm_eps=1e-6, max_position_embeddings=64)),
+}
 FAMILIES = {"llava": (LlamaConfig, LlamaForCausalLM), "llava_qwen2": (Qwen2Config, Qwen2ForCausalLM),
             "llava_mpt": (MptConfig, MptForCausalLM)}
 
@@ -116,7 +143,7 @@ for seed, (name, case) in enumerate(CASES.items()):
     torch.manual_seed(40 + seed)
     llama = make_language(case)
     clip = CLIPVisionModel(CLIPVisionConfig(**case["clip"], attn_implementation="eager"))
-    sam, _ = build_sam(case["sam"], 1e-5, 44 + seed)
+    sam, _ = build_sam(case["sam"], 1e-5, 44 + seed, case.get("sam_std", 0.15))
     width, prompt = llama.get_input_embeddings().weight.shape[1], case["sam"]["prompt_embed_dim"]
     projector = make_projector(case["projector"], case["clip"]["hidden_size"], width)
     fcs = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt))

@@ -4,13 +4,16 @@ with transformers 4.57.6, torch 2.11.0, safetensors 0.8.0; see common.py.
 
 Rows have two images, one or none; some batches are padded on the left, one is cut to a length. The folders cover the
 namings: LLaVA's own with the tower in a folder of its own, LLaVA's own on MPT with the tower inside, transformers'
-files before 4.52 and its modules since.
+files before 4.52 and its modules since. Each form on each language model has two sizes.
+
+`python llava.py NAME…` makes only the cases named.
 """
 import json
+import sys
 
 import torch
 import torch.nn.functional as F
-from common import randomise, write_case
+from common import describe, randomise, splice, with_gradients, write_case
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig,
@@ -24,6 +27,14 @@ LLAMA = dict(vocab_size=39, hidden_size=16, intermediate_size=28, num_hidden_lay
 QWEN2 = dict(vocab_size=45, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, rms_norm_eps=1e-6, max_position_embeddings=128, tie_word_embeddings=True)
 MPT = dict(vocab_size=37, d_model=18, n_heads=3, n_layers=2, max_seq_len=64, attn_config={"clip_qkv": 0.9})
+# The second sizes: odd numbers of heads, other depths, pixels beyond the last whole patch.
+ODD_CLIP = dict(CLIP, hidden_size=9, intermediate_size=13, num_attention_heads=3, image_size=17)
+ODD_LLAMA = dict(LLAMA, vocab_size=51, hidden_size=18, intermediate_size=22, num_hidden_layers=3,
+                 num_attention_heads=3, num_key_value_heads=3, rope_theta=500.0)
+ODD_QWEN2 = dict(QWEN2, vocab_size=53, hidden_size=30, intermediate_size=26, num_hidden_layers=1,
+                 num_attention_heads=5, num_key_value_heads=1, tie_word_embeddings=False)
+ODD_MPT = dict(vocab_size=41, d_model=15, n_heads=5, n_layers=3, max_seq_len=64,
+               attn_config={"alibi_bias_max": 4, "softmax_scale": 0.6})
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM, LLAMA), "qwen2": (Qwen2Config, Qwen2ForCausalLM, QWEN2),
             "mpt": (MptConfig, MptForCausalLM, MPT)}
 
@@ -33,22 +44,17 @@ def eager(config):
     return config
 
 
-def language_of(family, seed):
-    config_class, model_class, settings = FAMILIES[family]
+def wanted(cases):
+    """Those of the command line, each with its number among all."""
+    return [(k, name, case) for k, (name, case) in enumerate(cases.items()) if name in sys.argv[1:] or not sys.argv[1:]]
+
+
+def language_of(case, seed):
+    config_class, model_class, settings = FAMILIES[case["family"]]
+    settings = case.get("language", settings)
     model = model_class(eager(config_class(**settings))).eval()
     randomise(model, 0.25, seed)
     return model, settings
-
-
-def with_gradients(loss, weights):
-    loss.backward()
-    return {f"grad.{n}": p.grad for n, p in weights.items() if p.grad is not None}
-
-
-def describe(out, loss):
-    hidden = out.hidden_states
-    return {"logits": out.logits, "loss": loss, "last_hidden_state": hidden[-1]} | {
-        f"hidden_states.{i}": h for i, h in enumerate(hidden)}
 
 
 # --- the original form ---
@@ -62,10 +68,23 @@ ORIGINAL = {
                                                              "tokenizer_model_max_length": 21}),
     "llava_original_qwen2": dict(family="qwen2", clip=CLIP, projector="mlp3x_gelu", places=[[4], [2]], lengths=[7, 9],
                                  settings={"tokenizer_padding_side": "left", "mm_vision_select_layer": -1}),
+    "llava_original_llama_identity": dict(
+        family="llama", language=ODD_LLAMA, clip=dict(ODD_CLIP, hidden_size=18), projector="identity", inside=True,
+        places=[[0, 2, 3], [5], []], lengths=[8, 12, 5],
+        settings={"mm_vision_select_feature": "cls_patch", "mm_vision_select_layer": -3,
+                  "tokenizer_padding_side": "left"}),
+    "llava_original_mpt_apart": dict(
+        family="mpt", language=ODD_MPT, clip=ODD_CLIP, projector="mlp2x_gelu", inside=False,
+        places=[[1, 2, 6], [], [0]], lengths=[9, 13, 7], settings={"mm_vision_select_layer": -1}),
+    "llava_original_qwen2_linear": dict(
+        family="qwen2", language=ODD_QWEN2, clip=ODD_CLIP, projector="linear", places=[[3, 4], [], [0, 7, 8]],
+        lengths=[8, 15, 10], settings={"mm_vision_select_layer": -3, "tokenizer_model_max_length": 17}),
 }
 
 
 def make_projector(kind, inside, outside):
+    if kind == "identity":
+        return nn.Identity()
     if kind == "linear":
         return nn.Linear(inside, outside)
     layers = [nn.Linear(inside, outside)]
@@ -74,32 +93,9 @@ def make_projector(kind, inside, outside):
     return nn.Sequential(*layers)
 
 
-def splice(embed, features, ids, labels, mask, limit, left):
-    rows, targets, image = [], [], 0
-    for c in range(ids.shape[0]):
-        own, own_labels = ids[c][mask[c]], labels[c][mask[c]]
-        parts, part_labels, begin = [], [], 0
-        slots = (own == -200).nonzero().flatten().tolist()
-        for slot in slots:
-            parts += [embed(own[begin:slot]), features[image]]
-            part_labels += [own_labels[begin:slot], torch.full((features.shape[1],), -100)]
-            image, begin = image + 1, slot + 1
-        if not slots:
-            image += 1
-        rows.append(torch.cat(parts + [embed(own[begin:])])[:limit])
-        targets.append(torch.cat(part_labels + [own_labels[begin:]])[:limit])
-    longest = max(len(r) for r in rows)
-
-    def pad(row, value):
-        missing = torch.full((longest - len(row), *row.shape[1:]), value, dtype=row.dtype)
-        return torch.cat([missing, row] if left else [row, missing])
-    return (torch.stack([pad(r, 0.0) for r in rows]), torch.stack([pad(t, -100) for t in targets]),
-            torch.stack([pad(torch.ones(len(r), dtype=torch.long), 0) for r in rows]))
-
-
-for seed, (name, case) in enumerate(ORIGINAL.items()):
+for seed, name, case in wanted(ORIGINAL):
     torch.manual_seed(200 + seed)
-    language, settings = language_of(case["family"], 200 + seed)
+    language, settings = language_of(case, 200 + seed)
     clip = CLIPVisionModel(eager(CLIPVisionConfig(**case["clip"]))).eval()
     width = language.get_input_embeddings().weight.shape[1]
     projector = make_projector(case["projector"], case["clip"]["hidden_size"], width)
@@ -133,7 +129,7 @@ for seed, (name, case) in enumerate(ORIGINAL.items()):
     weights |= {f"{base}.mm_projector.{n}": p for n, p in projector.named_parameters()}
     expected = describe(out, loss) | {"image_features": features, "expanded_labels": targets,
                                       "expanded_attention_mask": long_mask} | with_gradients(loss, weights | tower)
-    inside = case["family"] == "mpt"
+    inside = case.get("inside", case["family"] == "mpt")
     config = settings | case["settings"] | {
         "model_type": f"llava_{case['family']}", "mm_vision_tower": "clip", "mm_projector_type": case["projector"],
         "mm_hidden_size": case["clip"]["hidden_size"], "mm_vision_select_layer": layer}
@@ -163,10 +159,16 @@ HF = {
                                      multimodal_projector_bias=False)),
     "llava_hf_mpt": dict(family="mpt", clip=CLIP, images=[0, 2], old=True, left=False,
                          more=dict(projector_hidden_act="quick_gelu")),
+    "llava_hf_llama_three": dict(family="llama", language=ODD_LLAMA, clip=ODD_CLIP, images=[3, 0, 1], old=False,
+                                 left=False, more=dict(vision_feature_select_strategy="full", vision_feature_layer=-1)),
+    "llava_hf_qwen2_untied": dict(family="qwen2", language=ODD_QWEN2, clip=ODD_CLIP, images=[0, 3, 1], old=True,
+                                  left=True, more=dict(vision_feature_layer=-3)),
+    "llava_hf_mpt_layers": dict(family="mpt", language=ODD_MPT, clip=ODD_CLIP, images=[1, 3, 0], old=False, left=True,
+                                more=dict(vision_feature_layer=[-1, -4, -2], projector_hidden_act="relu")),
 }
-for seed, (name, case) in enumerate(HF.items()):
+for seed, name, case in wanted(HF):
     torch.manual_seed(300 + seed)
-    config_class, _, settings = FAMILIES[case["family"]]
+    settings = case.get("language", FAMILIES[case["family"]][2])
     token = settings["vocab_size"] - 2
     config = eager(LlavaConfig(vision_config=dict(case["clip"], model_type="clip_vision_model"),
                                text_config=dict(settings, model_type=case["family"]), image_token_index=token,

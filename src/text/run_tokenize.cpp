@@ -66,6 +66,18 @@ ConversationOptions options_for(const TokenizeRequest& request, const Tokenizer&
   return options;
 }
 
+void check_flags(const TokenizeRequest& request) {
+  if (request.conversations && request.form.empty()) {
+    throw RequestError("text: --conversations needs --template; there are {}", fmt::join(template_names(), ", "));
+  }
+  if (request.conversations) return;
+  for (const auto& [flag, given] :
+       {std::pair{"--template", !request.form.empty()}, std::pair{"--max_length", request.max_length.has_value()},
+        std::pair{"--strict_mpt", request.strict_mpt}}) {
+    if (given) throw RequestError("text: {} is for whole conversations: it needs --conversations", flag);
+  }
+}
+
 }  // namespace
 
 std::int64_t image_patches_of(const fs::path& model_folder) {
@@ -84,6 +96,7 @@ std::int64_t image_patches_of(const fs::path& model_folder) {
 }
 
 void run_tokenize(const TokenizeRequest& request) {
+  check_flags(request);
   TokenizerRules rules;
   rules.legacy = request.legacy;
   rules.add_bos = request.bos;
@@ -93,9 +106,6 @@ void run_tokenize(const TokenizeRequest& request) {
   }
   const Tokenizer tokenizer = load_tokenizer(request.model, rules);
   const std::vector<std::string> texts = read_texts(request.inputs);
-  if (request.conversations && request.form.empty()) {
-    throw RequestError("text: --conversations needs --template; there are {}", fmt::join(template_names(), ", "));
-  }
   json out = json::array();
   for (std::size_t i = 0; i < texts.size(); ++i) {
     if (!request.conversations) {

@@ -12,6 +12,7 @@ import tomllib
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "flags"))
 
+import file_flags  # noqa: E402
 import other_flags  # noqa: E402
 import references  # noqa: E402
 import train_flags  # noqa: E402
@@ -28,6 +29,12 @@ def parts(text):
     own = set(re.findall(r"^\s+--([A-Za-z0-9_]+)", text, re.MULTILINE)) - {"help", "config"}
     other = dict(re.findall(r"^  --([A-Za-z0-9_]+): --([A-Za-z0-9_]+)$", other, re.MULTILINE))
     return own, other, set(re.findall(r"^  --([A-Za-z0-9_]+): ", ignored, re.MULTILINE))
+
+
+def check_commands(toy, tables):
+    listed = set(re.findall(r"^  ([a-z]+)  ", toy.help(), re.MULTILINE))
+    return [f"{command} has no table of flags in tests/cli/flags" for command in sorted(listed - set(tables))] + [
+        f"{command} has a table and is no command" for command in sorted(set(tables) - listed)]
 
 
 def check_tables(toy, command, table):
@@ -83,8 +90,10 @@ def check_references(toy):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         toy = Toy(pathlib.Path(folder))
-        failed = check_tables(toy, "train", train_flags.FLAGS)
-        for command, table in other_flags.COMMANDS.items():
+        file_flags.lay_out(toy)
+        tables = {"train": train_flags.FLAGS} | other_flags.COMMANDS | file_flags.COMMANDS
+        failed = check_commands(toy, tables)
+        for command, table in tables.items():
             failed += check_tables(toy, command, table)
         failed += check_other_names(toy) + check_ignored(toy) + check_references(toy)
     for line in failed:

@@ -81,6 +81,25 @@ TEST_F(RunTokenize, LabelsConversationsByTheFoldersRecipe) {
             run({build_prompt(form, {"<image>\nhi", "ok"})}));
 }
 
+TEST_F(RunTokenize, RefusesConversationsFlagsWithoutConversations) {
+  const auto refused = [&](TokenizeRequest request, const std::string& flag) {
+    write_file(request.inputs, R"(["a"])");
+    try {
+      run_tokenize(request);
+      ADD_FAILURE() << flag << " was accepted";
+    } catch (const RequestError& error) {
+      EXPECT_NE(std::string(error.what()).find(flag + " is for whole conversations"), std::string::npos);
+    }
+  };
+  TokenizeRequest form = request_, length = request_, strict = request_;
+  form.form = "llava_v1";
+  length.max_length = 20;
+  strict.strict_mpt = true;
+  refused(form, "--template");
+  refused(length, "--max_length");
+  refused(strict, "--strict_mpt");
+}
+
 TEST_F(RunTokenize, RefusesBrokenRequestsByName) {
   request_.conversations = true;
   EXPECT_THROW(run({"a"}), RequestError);  // no template

@@ -47,6 +47,19 @@ class Series(Check):
         assert not self.expected(without.series(self.key)), "the same without the flag"
 
 
+class Told(Check):
+    """What `read` finds in both runs stands to each other as the flag promises."""
+
+    def __init__(self, *flags, read, holds, **rest):
+        super().__init__(*flags, **rest)
+        self.read, self.holds = read, holds
+
+    def __call__(self, toy):
+        without, with_it = (self.read(run) for run in self.both(toy))
+        assert self.holds(without, with_it), f"{without!r:.200} without, {with_it!r:.200} with"
+        assert not self.holds(without, without), "the flag is promised nothing that is not so without it"
+
+
 class Text(Check):
     """What a pattern finds in the output is another. Finds nothing in one of them: that counts as well."""
 

@@ -178,8 +178,8 @@ class Toy:
         assert job.returncode == 0
         return most
 
-    def help(self, command):
-        return subprocess.run([PROGRAM, command, "--help"], capture_output=True, text=True, check=True).stdout
+    def help(self, *command):
+        return subprocess.run([PROGRAM, *command, "--help"], capture_output=True, text=True, check=True).stdout
 
     def ctests(self):
         if self._ctests is None:

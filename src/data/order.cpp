@@ -7,6 +7,7 @@
 
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
+#include "tessera/core/split.hpp"
 
 namespace tessera::data {
 namespace {
@@ -19,14 +20,9 @@ std::string_view trim(std::string_view text) {
 
 /// Splits at "||" where there is one, else at commas.
 std::vector<std::string_view> split_list(std::string_view text) {
-  const std::string_view separator = text.find("||") != std::string_view::npos ? "||" : ",";
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const auto end = text.find(separator);
-    parts.push_back(trim(text.substr(0, end)));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + separator.size());
-  }
+  auto parts = split(text, text.find("||") != std::string_view::npos ? "||" : ",");
+  for (auto& part : parts) part = trim(part);
+  return parts;
 }
 
 /// One number of the stream has its own sequence, so that a family with other sources does not shift later numbers.

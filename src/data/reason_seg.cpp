@@ -11,6 +11,7 @@
 #include "data/phrases.hpp"
 #include "data/reason_seg_annotation.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/split.hpp"
 #include "tessera/text/lisa_templates.hpp"
 
 namespace tessera::data {
@@ -166,13 +167,8 @@ std::vector<std::string> split_dirs(const fs::path& dataset_dir, const std::stri
   const std::string base = "reason_seg/" + set + "/";
   if (fs::is_directory(dataset_dir / (base + splits))) return {base + splits};
   std::vector<std::string> folders;
-  std::string_view rest = splits;
-  for (;;) {
-    const auto end = rest.find('_');
-    folders.push_back(base + std::string(rest.substr(0, end)));
-    if (end == std::string_view::npos) return folders;
-    rest.remove_prefix(end + 1);
-  }
+  for (const auto part : split(splits, "_")) folders.push_back(base + std::string(part));
+  return folders;
 }
 
 }  // namespace

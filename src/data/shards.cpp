@@ -9,6 +9,7 @@
 
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
+#include "tessera/core/split.hpp"
 #include "tessera/data/manifest.hpp"
 
 namespace tessera::data {
@@ -84,13 +85,10 @@ void check(const ShardFile& file, const ShardHeader& first, const ShardRequireme
 
 std::vector<fs::path> shard_paths(const std::string& folders) {
   std::vector<fs::path> paths;
-  std::size_t begin = 0;
-  while (begin <= folders.size()) {
-    const auto end = std::min(folders.find(',', begin), folders.size());
-    if (end == begin) throw RequestError("--shards '{}': a folder's name is empty", folders);
-    const auto found = shards_in(folders.substr(begin, end - begin));
+  for (const auto folder : split(folders, ",")) {
+    if (folder.empty()) throw RequestError("--shards '{}': a folder's name is empty", folders);
+    const auto found = shards_in(folder);
     paths.insert(paths.end(), found.begin(), found.end());
-    begin = end + 1;
   }
   return paths;
 }

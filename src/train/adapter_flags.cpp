@@ -6,6 +6,7 @@
 #include <map>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/split.hpp"
 
 namespace tessera::train {
 namespace {
@@ -41,11 +42,7 @@ bool is_expression(const std::vector<std::string>& texts) {
 std::vector<std::string> names(const std::vector<std::string>& texts) {
   std::vector<std::string> out;
   for (const std::string& text : texts) {
-    for (std::size_t begin = 0; begin <= text.size();) {
-      const std::size_t end = std::min(text.find(',', begin), text.size());
-      if (end > begin) out.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
+    for (auto& name : split_names(text, ",")) out.push_back(std::move(name));
   }
   return out;
 }

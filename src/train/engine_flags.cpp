@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/split.hpp"
 #include "tessera/shard/planner.hpp"
 
 namespace tessera::train {
@@ -27,20 +28,10 @@ std::optional<bool> yes_or_no(const std::string& word) {
   return word == "true";
 }
 
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> out;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const auto end = std::min(text.find(',', begin), text.size());
-    if (end > begin) out.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return out;
-}
-
 std::vector<bool> named_units(const std::string& list, const nn::ModelLayout& layout) {
   const auto& units = layout.units();
   std::vector<bool> out(units.size(), false);
-  for (const auto& part : split_list(list)) {
+  for (const auto& part : split_names(list, ",")) {
     bool found = false;
     for (std::size_t u = 0; u < units.size(); ++u) {
       if (units[u].name.find(part) == std::string::npos) continue;

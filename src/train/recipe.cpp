@@ -1,30 +1,16 @@
 #include "tessera/train/recipe.hpp"
 
+#include "tessera/core/split.hpp"
 #include "train/recipes.hpp"
 
 namespace tessera::train {
-
-namespace {
-
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> out;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const auto end = std::min(text.find(',', begin), text.size());
-    if (end > begin) out.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return out;
-}
-
-}  // namespace
 
 adapt::LoraConfig lora_config(std::int64_t rank, double alpha, double dropout, const std::string& targets) {
   adapt::LoraConfig out;
   out.rank = rank;
   out.alpha = alpha;
   out.dropout = dropout;
-  out.targets = split_list(targets);
+  out.targets = split_names(targets, ",");
   return out;
 }
 

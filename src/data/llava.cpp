@@ -15,10 +15,10 @@ const std::string kFamily = "llava";
 
 class Llava final : public Reader {
  public:
-  Llava(const fs::path& path, const fs::path& folder)
+  Llava(const fs::path& path, const fs::path& folder, std::string_view name)
       : path_(path),
         folder_(folder.empty() ? path.parent_path() : folder),
-        source_(fmt::format("llava/{}", path.stem().string())) {
+        source_(fmt::format("llava/{}", name.empty() ? path.stem().string() : std::string(name))) {
     if (!fs::exists(path_)) throw RequestError("--data_path: no file '{}'", path_.string());
     for_each_sound_record(path_, problems_,
                           [this](const std::string& where, const nlohmann::json& record) { add(where, record); });
@@ -82,8 +82,8 @@ class Llava final : public Reader {
 
 }  // namespace
 
-std::unique_ptr<Reader> llava_training(const fs::path& data_path, const fs::path& image_folder) {
-  return std::make_unique<Llava>(data_path, image_folder);
+std::unique_ptr<Reader> llava_training(const fs::path& data_path, const fs::path& image_folder, std::string_view name) {
+  return std::make_unique<Llava>(data_path, image_folder, name);
 }
 
 }  // namespace tessera::data

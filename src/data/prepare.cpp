@@ -1,6 +1,6 @@
 #include "tessera/data/prepare.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <optional>
 
@@ -36,9 +36,10 @@ std::string content_settings(const PrepareConfig& config) {
       "--num_classes_per_sample {} --part_union {} --polygon_slack {} --conv_type {} --recipe {} --model_max_length {} "
       "--use_mm_start_end {} --shard_mib {} --draws {} --seed {}",
       config.dataset, config.sem_seg_data, config.refer_seg_data, config.vqa_data, config.reason_seg_data,
-      config.data_path, config.image_folder, config.own_data, config.val_dataset, config.explanatory,
-      config.num_classes_per_sample, config.part_union, config.polygon_slack, config.conv_type, config.recipe,
-      config.model_max_length.value(), config.use_mm_start_end.value(), config.shard_mib, config.draws, config.seed);
+      fmt::join(config.data_path, "||"), fmt::join(config.image_folder, "||"), config.own_data, config.val_dataset,
+      config.explanatory, config.num_classes_per_sample, config.part_union, config.polygon_slack, config.conv_type,
+      config.recipe, config.model_max_length.value(), config.use_mm_start_end.value(), config.shard_mib, config.draws,
+      config.seed);
 }
 
 text::TokenizerRules tokenizer_rules(const PrepareConfig& config) {

@@ -22,10 +22,13 @@ void bind_data(Options& options, PrepareConfig& config) {
               {.group = data});
   options.add("vqa_data", &config.vqa_data, "LLaVA dialogues for training, a file of llava_dataset/ without .json",
               {.group = data});
-  options.add("data_path", &config.data_path, "conversation files (JSON) of the family llava, separated by ||",
+  options.add("data_path", &config.data_path,
+              "conversation files (JSON) of the family llava, as A B or A||B; of a file that is there twice every "
+              "record counts "
+              "twice",
               {.group = data});
   options.add("image_folder", &config.image_folder,
-              "folder of their images, or one for each file, separated by ||; empty: where the file lies",
+              "folder of their images, or one for each file, in the same order; empty: where the file lies",
               {.group = data});
   options.add("own_data", &config.own_data, "folders of one's own data (family own), separated by ||", {.group = data});
   options.add("val_dataset", &config.val_dataset,

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/split.hpp"
 #include "tessera/data/llava.hpp"
 #include "tessera/data/order.hpp"
 #include "tessera/data/own.hpp"
@@ -25,25 +27,13 @@ ReasonSegConfig reason_seg_config(const PrepareConfig& config) {
   return {config.num_classes_per_sample, config.explanatory, config.polygon_slack};
 }
 
-std::vector<std::string> split_bars(std::string_view text) {
+/// As ml-fastvlm's list of values, or in one value with || between them; the same may come twice.
+std::vector<std::string> listed(const std::vector<std::string>& values) {
   std::vector<std::string> parts;
-  for (;;) {
-    const auto end = text.find('|');
-    parts.emplace_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
+  for (const auto& value : values) {
+    for (const auto part : split(value, "||")) parts.emplace_back(part);
   }
-}
-
-/// Like parse_names, but a name may come twice.
-std::vector<std::string> split_list(std::string_view text) {
-  std::vector<std::string> parts;
-  for (;;) {
-    const auto end = text.find("||");
-    parts.emplace_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 2);
-  }
+  return parts;
 }
 
 /// The file or folder without which a set is not there.
@@ -105,20 +95,23 @@ void settle_recipe(PrepareConfig& config) {
 /// Files of the family llava with their image folders.
 std::vector<std::unique_ptr<Reader>> llava_readers(const PrepareConfig& config) {
   if (config.data_path.empty()) throw RequestError("--data_path is missing: the files of family 'llava'");
-  const auto files = parse_names("--data_path", config.data_path);
-  std::vector<std::string> folders;
-  if (!config.image_folder.empty()) folders = split_list(config.image_folder);
+  const auto files = listed(config.data_path);
+  const auto folders = listed(config.image_folder);
   if (folders.size() > 1 && folders.size() != files.size()) {
     throw RequestError("--image_folder names {} folders for {} files of --data_path; give one for all, or one each",
                        folders.size(), files.size());
   }
   std::vector<std::unique_ptr<Reader>> readers;
+  std::map<std::string, int> times;  // a file's name was there
   for (std::size_t i = 0; i < files.size(); ++i) {
+    if (files[i].empty()) throw RequestError("--data_path '{}': a name is empty", fmt::join(config.data_path, " "));
     const auto folder = folders.empty() ? std::string() : folders[std::min(i, folders.size() - 1)];
     if (!folder.empty() && !std::filesystem::is_directory(folder)) {
       throw RequestError("--image_folder: no folder '{}'", folder);
     }
-    readers.push_back(llava_training(files[i], folder));
+    const auto stem = std::filesystem::path(files[i]).stem().string();
+    const int before = times[stem]++;
+    readers.push_back(llava_training(files[i], folder, before == 0 ? stem : fmt::format("{}#{}", stem, before + 1)));
   }
   return readers;
 }
@@ -185,7 +178,7 @@ std::vector<std::unique_ptr<Reader>> training_readers(const PrepareConfig& confi
 std::vector<std::unique_ptr<Reader>> validation_readers(const PrepareConfig& config) {
   std::vector<std::unique_ptr<Reader>> readers;
   if (config.val_dataset.empty()) return readers;
-  const auto parts = split_bars(config.val_dataset);
+  const auto parts = split(config.val_dataset, "|");
   const bool whole = std::none_of(parts.begin(), parts.end(), [](const auto& part) { return part.empty(); });
   if (config.recipe != "lisa")
     throw RequestError("--val_dataset: only recipe lisa validates on masks; pass an empty one");

@@ -155,7 +155,7 @@ class Grouped : public ::testing::Test {
     testing_support::write_file(*dir_ / "talk.json", records + "]");
     for (std::size_t n = 0; n < 3; ++n) fs::copy_file(toy::photograph(n), *dir_ / (std::to_string(n) + ".jpg"));
     PrepareConfig config;
-    config.data_path = (*dir_ / "talk.json").string();
+    config.data_path = {(*dir_ / "talk.json").string()};
     config.dataset = "llava";
     config.version = toy::model_folder().string();
     config.output_dir = (*dir_ / "shards").string();

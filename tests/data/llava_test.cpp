@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/toy.hpp"
 #include "data/words.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/data/loader.hpp"
 #include "tessera/data/shards.hpp"
 
 namespace tessera::data {
@@ -49,8 +51,8 @@ class LlavaGolden : public ::testing::TestWithParam<std::size_t> {
     }
     write_file(dir_ / "chat.json", golden().at("records").dump());
     config_.dataset = "llava";
-    config_.data_path = (dir_ / "chat.json").string();
-    config_.image_folder = (dir_ / "photos").string();
+    config_.data_path = {(dir_ / "chat.json").string()};
+    config_.image_folder = {(dir_ / "photos").string()};
     config_.version = model.string();
     config_.output_dir = (dir_ / "shards").string();
     config_.conv_type = golden_case_.at("template");
@@ -179,7 +181,7 @@ class LlavaPrepare : public LlavaFile {
       {"image": "1.jpg", "conversations": [{"from": "human", "value": "q\n<image>"}, {"from": "gpt", "value": "b"}]},
       {"image": ["2.jpg", "0.jpg"], "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "c"}]},
       {"image": "../mix.json", "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "d"}]}])");
-    config_.data_path = (dir_ / "mix.json").string();
+    config_.data_path = {(dir_ / "mix.json").string()};
     config_.dataset = "llava";
     config_.version = toy::model_folder().string();
     config_.output_dir = (dir_ / "shards").string();
@@ -213,6 +215,81 @@ TEST_F(LlavaPrepare, StoresImagesOnceAndTextWithoutAny) {
   EXPECT_EQ(file.images_of(4).at(0), file.images_of(0).at(1));
 }
 
+/// Lists of files with a folder each, as ml-fastvlm has them.
+class LlavaLists : public LlavaFile {
+ protected:
+  LlavaLists() {
+    for (const std::string set : {"one", "two"}) {
+      fs::create_directories(dir_ / (set + "/pictures"));
+      fs::copy_file(toy::photograph(set == "one" ? 0 : 1), dir_ / (set + "/pictures/0.jpg"));
+      write_file(dir_ / (set + "/train.json"),
+                 R"([{"image": "0.jpg", "conversations": [{"from": "human", "value": "<image>"},
+                                                          {"from": "gpt", "value": ")" +
+                     set + R"("}]}])");
+    }
+    config_.dataset = "llava";
+    config_.version = toy::model_folder().string();
+    config_.output_dir = (dir_ / "shards").string();
+    config_.draws = 1;
+    config_.quiet = true;
+  }
+  std::string file(const std::string& set) const { return (dir_ / (set + "/train.json")).string(); }
+  std::string folder(const std::string& set) const { return (dir_ / (set + "/pictures")).string(); }
+
+  /// Answer and picture of each sample, in order.
+  std::vector<std::pair<std::string, std::string>> prepared() {
+    EXPECT_TRUE(toy::prepare(config_).manifest.skipped.empty());
+    const auto shards = Shards::open(config_.output_dir, "train", {});
+    std::vector<std::pair<std::string, std::string>> out;
+    for (std::int64_t row = 0; row < shards.size(); ++row) {
+      const auto sample = shards.read(row);
+      const auto& text = sample.conversations.at(0).text;
+      const bool two = text.find("two") != std::string::npos;
+      out.emplace_back(two ? "two" : "one", std::string(sample.image.begin(), sample.image.end()));
+      sources_.insert(shards.source_of(row));
+    }
+    return out;
+  }
+  PrepareConfig config_;
+  std::set<std::string> sources_;
+};
+
+TEST_F(LlavaLists, FilesOfOneNameHaveTheirOwnFolders) {
+  config_.data_path = {file("one"), file("two")};
+  config_.image_folder = {folder("one"), folder("two")};
+  const auto own = prepared();
+  ASSERT_EQ(own.size(), 2U);
+  for (const auto& [said, picture] : own) EXPECT_EQ(picture, read_file(dir_ / (said + "/pictures/0.jpg")));
+  EXPECT_EQ(sources_, (std::set<std::string>{"llava/train", "llava/train#2"}));
+
+  // The same in one value, with bars.
+  config_.data_path = {file("one") + "||" + file("two")};
+  config_.image_folder = {folder("one") + "||" + folder("two")};
+  EXPECT_EQ(prepared(), own);
+}
+
+TEST_F(LlavaLists, AFileThatIsThereTwiceCountsTwice) {
+  config_.data_path = {file("one"), file("two"), file("one")};
+  config_.image_folder = {folder("one"), folder("two"), folder("one")};
+  const auto samples = prepared();
+  ASSERT_EQ(samples.size(), 3U);
+  EXPECT_EQ(std::count_if(samples.begin(), samples.end(), [](const auto& s) { return s.first == "one"; }), 2);
+
+  // One pass over the shards takes every record once: the files are in it as they are long.
+  const auto shards = Shards::open(config_.output_dir, "train", {});
+  LoaderConfig loader;
+  loader.batch_size = 3;
+  loader.workers = 1;
+  InputSpec spec;
+  spec.sam_size = 0;
+  const Loader stream(loader, spec, shards, 5, 0, 1);
+  EXPECT_EQ(stream.epoch_samples(), 3);
+  for (const std::int64_t step : {0, 1, 2}) {
+    const auto rows = stream.rows_of(step, 0);
+    EXPECT_EQ(std::set<std::int64_t>(rows.begin(), rows.end()), (std::set<std::int64_t>{0, 1, 2}));
+  }
+}
+
 TEST_F(LlavaPrepare, ForLisaTakesOneImageAConversation) {
   config_.recipe = "lisa";
   config_.val_dataset = "";
@@ -233,16 +310,18 @@ TEST_F(LlavaPrepare, RefusesFoldersThatDoNotMatchItsFiles) {
     }
     ADD_FAILURE() << word;
   };
-  config_.image_folder = "/nowhere";
+  config_.image_folder = {"/nowhere"};
   refused("/nowhere");
-  config_.image_folder = dir_.path().string() + "||" + dir_.path().string();
+  config_.image_folder = {dir_.path().string() + "||" + dir_.path().string()};
   refused("--image_folder names 2 folders");
-  config_.image_folder = "";
+  config_.image_folder.clear();
   config_.dataset = "llava||reason_seg";
   config_.recipe = "llava";
   refused("reason_seg");
   config_.dataset = "llava";
-  config_.data_path = "";
+  config_.data_path = {""};
+  refused("a name is empty");
+  config_.data_path.clear();
   config_.dataset_dir = dir_.path().string();
   refused("--data_path");
 }

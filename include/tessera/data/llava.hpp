@@ -12,9 +12,9 @@
 namespace tessera::data {
 
 /// `data_path` is the file; images are relative to `image_folder` (empty: the file's own folder). The source is called
-/// `llava/<stem of the file>`. Throws RequestError when the file is missing or no JSON; records that break the format
-/// end in problems().
+/// `llava/<name>`, by default after the stem of the file. Throws RequestError when the file is missing or no JSON;
+/// records that break the format end in problems().
 std::unique_ptr<Reader> llava_training(const std::filesystem::path& data_path,
-                                       const std::filesystem::path& image_folder);
+                                       const std::filesystem::path& image_folder, std::string_view name = {});
 
 }  // namespace tessera::data

@@ -26,10 +26,10 @@ struct PrepareConfig {
   std::string sem_seg_data = "ade20k||cocostuff||pascal_part||paco_lvis||mapillary";
   std::string refer_seg_data = "refclef||refcoco||refcoco+||refcocog";
   std::string vqa_data = "llava_instruct_150k";
-  std::string data_path;             ///< files of the family llava
-  std::string image_folder;          ///< of each of them, or one for all
-  std::string own_data;              ///< folders of the family own
-  std::string val_dataset = "auto";  ///< auto: ReasonSeg|val where it is there; empty: no validation samples
+  std::vector<std::string> data_path;     ///< files of the family llava, all of whose records count alike
+  std::vector<std::string> image_folder;  ///< of each of them, or one for all
+  std::string own_data;                   ///< folders of the family own
+  std::string val_dataset = "auto";       ///< auto: ReasonSeg|val where it is there; empty: no validation samples
   double explanatory = 0.1;
   std::int64_t num_classes_per_sample = 3;
   std::string version;  ///< model folder whose tokenizer is used

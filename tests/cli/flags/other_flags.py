@@ -50,7 +50,7 @@ PREPARE_LISA = of("prepare", "lisa", {
 })
 PREPARE_LLAVA = of("prepare", "llava", {
     "data_path": Output("--data_path", "{root}/more.json"),
-    "image_folder": Refused("--image_folder", "nowhere", words=["nowhere"]),
+    "image_folder": Refused("--image_folder", "nowhere", words=["--image_folder names 2 folders"]),
 })
 
 EVAL = of("eval", "lisa", {

@@ -49,6 +49,11 @@ bool is_transformers_llava(const nlohmann::json& config) {
          config.value("model_type", nlohmann::json()) == "fast_vlm";
 }
 
+bool has_tower_inside(const nlohmann::json& config) {
+  const auto found = config.find("unfreeze_mm_vision_tower");
+  return found != config.end() && found->is_boolean() && found->get<bool>();
+}
+
 LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   LlavaFolder out;
   out.folder = fs::weakly_canonical(request.folder);

@@ -45,7 +45,9 @@ void bind_llava(Options& o, TrainConfig& c) {
   o.add("freeze_mm_mlp_adapter", &c.freeze_mm_mlp_adapter, "the projector stays as it is", llava);
   o.add("freeze_backbone", &c.freeze_backbone, "the language model stays as it is, but for the head", llava);
   o.add("lora_enable", &c.lora_enable, "LoRA on the language model instead of training it", llava);
-  o.add("unfreeze_mm_vision_tower", &c.unfreeze_mm_vision_tower, "train the vision tower as well", llava);
+  o.add("unfreeze_mm_vision_tower", &c.unfreeze_mm_vision_tower,
+        "train the vision tower as well; default: as config.json says of a FastViT where everything else trains too",
+        llava);
   o.add("mm_projector_lr", &c.mm_projector_lr, "peak learning rate of the projector; 0: --lr", rate);
   o.add("mm_vision_tower_lr", &c.mm_vision_tower_lr, "peak learning rate of the vision tower; 0: --lr", rate);
 }
@@ -98,9 +100,6 @@ void check_llava(const TrainConfig& c) {
   if (c.tune_mm_mlp_adapter && c.adapter.num_virtual_tokens > 0) {
     throw RequestError("--tune_mm_mlp_adapter trains the projector alone and contradicts --num_virtual_tokens");
   }
-  if (c.mm_vision_tower_lr > 0 && !c.unfreeze_mm_vision_tower && !c.tune_mm_mlp_and_vision_tower) {
-    throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
-  }
   if (c.mm_projector_lr > 0 && c.freeze_mm_mlp_adapter) {
     throw RequestError("--mm_projector_lr is the rate of a projector that --freeze_mm_mlp_adapter keeps as it is");
   }
@@ -133,7 +132,7 @@ void check_model_flags(const TrainConfig& c) {
   if (c.recipe == "llava") {
     check_llava(c);
   } else if (c.lora_enable || c.tune_mm_mlp_adapter || c.tune_mm_mlp_and_vision_tower || c.freeze_mm_mlp_adapter ||
-             c.freeze_backbone || c.unfreeze_mm_vision_tower || !c.pretrain_mm_mlp_adapter.empty() ||
+             c.freeze_backbone || c.unfreeze_mm_vision_tower.has_value() || !c.pretrain_mm_mlp_adapter.empty() ||
              c.mm_projector_lr > 0 || c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer ||
              !c.mm_vision_select_feature.empty() || !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
     throw RequestError("flags of LLaVA's stages are given without --recipe llava");

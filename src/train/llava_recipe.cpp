@@ -36,8 +36,18 @@ nlohmann::json settings_of(const TrainConfig& c) {
   out["tune_mm_mlp_adapter"] = c.tune_mm_mlp_adapter;
   out["freeze_mm_mlp_adapter"] = c.freeze_mm_mlp_adapter;
   if (c.mm_projector_lr > 0) out["mm_projector_lr"] = c.mm_projector_lr;
-  if (c.unfreeze_mm_vision_tower) out["unfreeze_mm_vision_tower"] = true;
+  if (c.unfreeze_mm_vision_tower.value_or(false)) out["unfreeze_mm_vision_tower"] = true;
   return out;
+}
+
+// ml-fastvlm takes it from the config.json of a model that has its tower in it, and freezes the tower with all else in
+// every stage that does not train the whole model.
+bool tower_trains(const TrainConfig& c, const models::LlavaFolder& folder) {
+  if (c.tune_mm_mlp_and_vision_tower) return true;
+  if (c.unfreeze_mm_vision_tower) return *c.unfreeze_mm_vision_tower;
+  const bool whole =
+      !c.tune_mm_mlp_adapter && !c.freeze_backbone && !c.lora_enable && c.adapter.num_virtual_tokens == 0;
+  return whole && folder.llava.tower.fastvit && models::has_tower_inside(folder.config);
 }
 
 class LlavaRecipe final : public Recipe {
@@ -46,6 +56,9 @@ class LlavaRecipe final : public Recipe {
       : config_(config),
         folder_(models::read_llava_folder({config.version, config.vision_tower, config.hub_dir, settings_of(config)})) {
     check_transformers_form();
+    if (config.mm_vision_tower_lr > 0 && !tower_trains_) {
+      throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
+    }
     io::SourcePtr files = models::open_llava_weights(folder_);
     auto& language = folder_.llava.language;
     language.fit_to_weights(*files);
@@ -175,6 +188,8 @@ class LlavaRecipe final : public Recipe {
     json["mm_hidden_size"] = llava.tower.width();
     json["mm_projector_type"] = llava.projector_type;
     json["use_mm_proj"] = true;
+    // Apple's loader makes a tower of random weights, and takes the model's own only where this says so.
+    if (llava.tower.fastvit) json["unfreeze_mm_vision_tower"] = true;
     // A bare language model has become a LLaVA.
     constexpr std::array<std::array<const char*, 3>, 4> kTypes{{{"llama", "llava_llama", "LlavaLlamaForCausalLM"},
                                                                 {"mistral", "llava_mistral", "LlavaMistralForCausalLM"},
@@ -210,8 +225,7 @@ class LlavaRecipe final : public Recipe {
     if (layout.unit(p.unit).fused) return true;  // adapters
     const bool projector = has(p.name, kProjector);
     if (projector) return !config_.freeze_mm_mlp_adapter;
-    const bool tower = config_.unfreeze_mm_vision_tower || config_.tune_mm_mlp_and_vision_tower;
-    if (has(p.name, kTower)) return tower && !layout.unit(p.unit).idle;
+    if (has(p.name, kTower)) return tower_trains_ && !layout.unit(p.unit).idle;
     if (config_.tune_mm_mlp_adapter || config_.tune_mm_mlp_and_vision_tower) return false;
     if (config_.lora_enable || config_.adapter.num_virtual_tokens > 0) return false;
     return !config_.freeze_backbone || p.name == "lm_head.weight";
@@ -219,6 +233,7 @@ class LlavaRecipe final : public Recipe {
 
   TrainConfig config_;
   models::LlavaFolder folder_;
+  bool tower_trains_ = tower_trains(config_, folder_);
   bool transformers_ = folder_.config.contains("text_config");  // else LLaVA's own form
   io::SourcePtr weights_;
   std::optional<models::LlavaModel> model_;

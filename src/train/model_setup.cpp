@@ -9,6 +9,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/progress.hpp"
 #include "tessera/io/model_folder.hpp"
+#include "tessera/models/llava_folder.hpp"
 #include "tessera/models/local_weights.hpp"
 #include "tessera/models/vocabulary.hpp"
 #include "tessera/train/machine.hpp"
@@ -196,7 +197,8 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                                .plan = {}});
     auto& own = *loaded->recipe;
     own.build(*loaded->layout);
-    loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder());
+    loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder()) &&
+                                   !models::has_tower_inside(own.exported_config());
     if (for_training) settle_what_trains(*loaded, config);
     auto weights = with_added_rows(own.open_weights(), *loaded->layout, config, seed, log);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,

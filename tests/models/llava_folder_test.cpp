@@ -53,6 +53,13 @@ TEST(LlavaFolder, OnMptThePartsHangFromTransformer) {
   for (const auto& [given, wanted] : names) EXPECT_EQ(llava_layout_name(given, "transformer"), wanted) << given;
 }
 
+TEST(LlavaFolder, AConfigSaysWhetherTheModelHasItsTower) {
+  EXPECT_TRUE(has_tower_inside({{"unfreeze_mm_vision_tower", true}}));
+  EXPECT_FALSE(has_tower_inside({{"unfreeze_mm_vision_tower", false}}));
+  EXPECT_FALSE(has_tower_inside({{"unfreeze_mm_vision_tower", nullptr}}));
+  EXPECT_FALSE(has_tower_inside(nlohmann::json::object()));
+}
+
 TEST(LlavaFolder, TheTowerComesFromItsOwnFolderOrFromTheModels) {
   const auto weights_of = [](const char* name) {
     return open_llava_weights(read_llava_folder({golden_model(name), "", ""}));

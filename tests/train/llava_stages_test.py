@@ -385,7 +385,7 @@ def validation(root, samples, projector):
 def refusals(root):
     for flags, word in [(["--tune_mm_mlp_adapter", "--lora_enable"], "--lora_enable"),
                         (["--tune_mm_mlp_adapter", "--freeze_mm_mlp_adapter"], "--freeze_mm_mlp_adapter"),
-                        (["--mm_vision_tower_lr", "1e-3"], "--unfreeze_mm_vision_tower"),
+                        (["--mm_vision_tower_lr", "1e-3", "--vision_tower", root / "clip"], "--unfreeze_mm_vision_tower"),
                         (["--lora_enable", "--lora_r", "0"], "--lora_r")]:
         done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--shards", root / "shards", *flags)
         assert done.returncode == 2 and word in done.stderr, (flags, done.stderr)

@@ -35,6 +35,9 @@ bool is_llava_config(const nlohmann::json& config);
 /// Is this the config.json of a LLaVA in transformers' form?
 bool is_transformers_llava(const nlohmann::json& config);
 
+/// Does this config.json say that the model's files hold its vision tower (unfreeze_mm_vision_tower)?
+bool has_tower_inside(const nlohmann::json& config);
+
 /// Throws RequestError naming the file or the flag that would mend it.
 LlavaFolder read_llava_folder(const LlavaFolderRequest& request);
 

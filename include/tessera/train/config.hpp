@@ -47,9 +47,9 @@ struct TrainConfig {
   bool tune_mm_mlp_and_vision_tower = false;
   bool freeze_backbone = false;
   bool lora_enable = false;
-  bool unfreeze_mm_vision_tower = false;
-  double mm_projector_lr = 0;     ///< 0: lr
-  double mm_vision_tower_lr = 0;  ///< 0: lr
+  std::optional<bool> unfreeze_mm_vision_tower;  ///< absent: as config.json says of a FastViT, where all else trains
+  double mm_projector_lr = 0;                    ///< 0: lr
+  double mm_vision_tower_lr = 0;                 ///< 0: lr
   // what trains
   std::string train_scope = "lisa";
   std::int64_t lora_r = 8;

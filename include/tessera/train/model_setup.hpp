@@ -21,7 +21,7 @@ namespace tessera::train {
 struct LoadedModel {
   std::unique_ptr<Recipe> recipe;
   bool vision_tower_trained = false;
-  bool vision_tower_on_disk = false;  ///< its folder holds weights, so that exports can leave it there
+  bool vision_tower_on_disk = false;  ///< its folder holds the weights that count, so that exports can leave it there
   text::Tokenizer tokenizer;
   std::unique_ptr<nn::ModelLayout> layout;
   std::optional<adapt::Lora> lora;

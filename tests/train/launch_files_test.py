@@ -1,7 +1,7 @@
 """The recipes' configuration files in launch/, at toy size on the quickstart's scenes: end to end on two ranks, once whole
 and once through a kill and a resume, with the same losses to the last bit.
 
-`launch_files_test.py lisa|llava_pretrain|llava_lora|qwen_llava`
+`launch_files_test.py lisa|llava_pretrain|llava_lora|llava_qlora|qwen_llava|fastvlm`
 """
 
 import json
@@ -35,6 +35,7 @@ def command(ranks, *arguments):
 def tessera(ranks, *arguments):
     done = subprocess.run(command(ranks, *arguments), env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
 
 
 def with_children(pid):
@@ -97,6 +98,25 @@ def make_captions(root):
     return folder
 
 
+def prepare_lists(root, model, template, name):
+    """The captions in two lists of one file name, each with a folder of its own, the second longer."""
+    pictures = make_captions(root)
+    records = json.loads((root / "chat.json").read_text())
+    files, folders = [], []
+    for part, own in (("dense", records[:5]), ("more", records[5:])):
+        folder = root / name / part
+        (folder / "pictures").mkdir(parents=True)
+        for record in own:
+            shutil.copy(pictures / record["image"], folder / "pictures")
+        (folder / "train.json").write_text(json.dumps(own))
+        files.append(folder / "train.json")
+        folders.append(folder / "pictures")
+    tessera(2, "prepare", "--version", model, "--dataset", "llava", "--data_path", *files, "--image_folder", *folders,
+            "--conv_type", template, "--draws", 1, "--val_dataset", "", "--output_dir", root / name)
+    made = json.loads((root / name / "manifest.json").read_text())
+    assert sum(shard["samples"] for shard in made["shards"]) == len(records) and not made["skipped"], made
+
+
 def prepare_captions(root, model, template):
     tessera(1, "prepare", "--version", model, "--dataset", "llava", "--data_path", root / "chat.json", "--image_folder",
             make_captions(root), "--conv_type", template, "--draws", 1, "--val_dataset", "", "--output_dir",
@@ -156,7 +176,32 @@ def llava_lora(root):
         assert (folder / name).exists(), name
 
 
-def qwen_parts(root):
+def llava_qlora(root):
+    toy = toy_llava(root)
+    prepare_captions(root, root / "base", "v1")
+    flags = ["--config", SOURCE / "launch/llava_qlora.toml", *toy, "--lora_r", 4, "--pretrain_mm_mlp_adapter", ""]
+    told = tessera(2, "train", *flags, "--max_steps", 1, "--log_base_dir", root)
+    assert "nf4 with double quantisation" in told, told
+    folder = through_a_kill(root / "runs", *flags)
+    for name in ("adapter/adapter_model.safetensors", "adapter/non_lora_trainables.bin"):
+        assert (folder / name).exists(), name
+    # What did not train is merged as its bits stand for it: at most 16 values in a block of 64, times its scale.
+    from safetensors.torch import load_file
+
+    base, merged = load_file(root / "base/model.safetensors"), load_file(folder / "merged/model.safetensors")
+    assert (base["model.norm.weight"] == merged["model.norm.weight"]).all()
+    written = load_file(folder / "adapter/adapter_model.safetensors")
+    name = "model.layers.0.mlp.up_proj"
+    lora = [written[f"base_model.model.{name}.lora_{part}.weight"] for part in "BA"]
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    own = merged[f"{name}.weight"] - config["lora_alpha"] / config["r"] * lora[0] @ lora[1]
+    for block in own.flatten().split(64):
+        steps = (block / block.abs().max()).mul(1000).round().unique()
+        assert 4 < len(steps) <= 16, steps
+    print("the base is of four bits")
+
+
+def qwen_parts(root, tied=False):
     """A Qwen2 with a byte-level tokenizer in Qwen's manner, and a CLIP, as transformers saves them."""
     import torch
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
@@ -172,7 +217,7 @@ def qwen_parts(root):
     Qwen2ForCausalLM(Qwen2Config(
         vocab_size=tokenizer.get_vocab_size() + 5, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.1,
-        tie_word_embeddings=False)).save_pretrained(root / "words")
+        tie_word_embeddings=tied)).save_pretrained(root / "words")
     tokenizer.save(str(root / "words/tokenizer.json"))
     flags = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=True)
     first = tokenizer.get_vocab_size() - 3
@@ -182,6 +227,109 @@ def qwen_parts(root):
     CLIPVisionModel(CLIPVisionConfig(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2,
                                      image_size=28, patch_size=14)).save_pretrained(root / "clip")
     CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=28).save_pretrained(root / "clip")
+
+
+def fastvit_part(root):
+    """A tower as it is before it has seen a language model: the golden's, whose sizes are in its weights."""
+    from safetensors.torch import load_file, save_file
+
+    golden = load_file(SOURCE / "tests/golden/models/data/fastvlm_apple/model.safetensors")
+    inside = "model.vision_tower.vision_tower."
+    (root / "tower").mkdir()
+    (root / "tower/config.json").write_text(json.dumps({"model_type": "fastvithd", "image_size": 32}))
+    tower = {n.removeprefix(inside): v.clone() for n, v in golden.items() if n.startswith(inside)}
+    save_file(tower, root / "tower/model.safetensors", metadata={"format": "pt"})
+    return {inside + n: v for n, v in tower.items() if not n.endswith("num_batches_tracked")}
+
+
+PARTS = {"embed_tokens", "layers", "mm_projector", "vision_tower"}
+
+
+def moved(before, after):
+    """Which parts of a model another one has otherwise."""
+    assert set(before) == set(after), set(before) ^ set(after)
+    return {part for part in PARTS for n in before if f".{part}." in n and not (before[n] == after[n]).all()}
+
+
+def as_published(model, folder):
+    """The form of the folders that ml-fastvlm's get_models.sh fetches: bf16, the tower's counters and its unused head with
+    the rest, the tokenizer as its vocabulary and merges, and settings of transformers 4.39."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = {n: v.bfloat16() for n, v in load_file(model / "model.safetensors").items()}
+    counters = {n.replace("running_var", "num_batches_tracked"): torch.tensor(7) for n in weights if n.endswith("running_var")}
+    assert counters and any(n.endswith("model.head.proj") for n in weights)
+    folder.mkdir()
+    save_file(weights | counters, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((model / "config.json").read_text()) | {
+        "torch_dtype": "bfloat16", "transformers_version": "4.39.3", "tune_mm_mlp_adapter": False, "image_grid_pinpoints": None,
+        "freeze_mm_mlp_adapter": False, "mm_patch_merge_type": "flat", "mm_projector_lr": None, "use_sliding_window": False,
+        "max_window_layers": 24, "sliding_window": 32768, "tokenizer_model_max_length": 8192, "tokenizer_padding_side": "right",
+        "mm_use_im_start_end": False, "mm_use_im_patch_token": False, "attention_dropout": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    words = json.loads((model / "tokenizer.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(words["model"]["vocab"]))
+    merges = [m if isinstance(m, str) else " ".join(m) for m in words["model"]["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    settings = json.loads((model / "tokenizer_config.json").read_text()) | {"tokenizer_class": "Qwen2Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    added = {t["content"]: t["id"] for t in words["added_tokens"]}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    return folder
+
+
+def fastvlm(root):
+    """All stages, each from what the one before left: projector alone, then the tower with everything at another size of
+    picture, on lists of files; stage three in a folder as Apple publishes it, in full and with LoRA."""
+    from safetensors.torch import load_file
+
+    qwen_parts(root, tied=True)
+    tower = fastvit_part(root)
+    prepare_captions(root, root / "words", "plain")
+    prepare_lists(root, root / "words", "qwen_2", "lists")
+    flags = ["--precision", "fp32", "--workers", 1, "--batch_size", 1, "--global_batch_size", 4]
+
+    def stage(name, shards, version, *own, kill=True):
+        arguments = ["--config", SOURCE / f"launch/fastvlm_{name}.toml", "--version", version, "--shards", root / shards]
+        arguments += [*flags, *own]
+        folder = pathlib.Path(tempfile.mkdtemp(dir=root))
+        if kill:
+            folder = through_a_kill(root / name, *arguments)
+        else:
+            tessera(2, "train", *arguments, "--max_steps", 4, "--output_dir", folder)
+        folder = folder / "merged"
+        config = json.loads((folder / "config.json").read_text())
+        assert config["model_type"] == "llava_qwen2" and config["unfreeze_mm_vision_tower"] is True, config
+        return folder, load_file(folder / "model.safetensors"), config
+
+    first, weights, _ = stage("stage1", "shards", root / "words", "--vision_tower", root / "tower")
+    words = load_file(root / "words/model.safetensors")
+    assert all((weights[n] == v).all() for n, v in (words | tower).items()), "more than the projector trained"
+
+    wide = ["--vision_tower", "mobileclip_l_64"]
+    rate = ["--lr", 2e-3]  # 24 steps are few
+    second, wider, config = stage("stage1_5", "lists", first, *wide, *rate)
+    assert config["mm_vision_tower"] == "mobileclip_l_64" and "lm_head.weight" not in wider, config
+    assert moved(weights, wider) == PARTS
+    # It began in what stage one saved: with a rate of 0 that is what it leaves.
+    assert not moved(weights, stage("stage1_5", "lists", first, *wide, "--lr", 0, kill=False)[1])
+
+    third, tuned, config = stage("stage2", "lists", second, *rate, kill=False)
+    assert config["mm_vision_tower"] == "mobileclip_l_64" and moved(wider, tuned) == PARTS, config
+
+    published = as_published(third, root / "published")
+    prepare_lists(root, published, "qwen_2", "published_lists")
+    _, last, _ = stage("stage3", "published_lists", published, *rate)
+    bare = {n: v.float() for n, v in load_file(published / "model.safetensors").items() if n in last}
+    assert moved(bare, last) == PARTS
+    # AdamW's steps are of the size of the rate, and the tower has its own in that file.
+    way = {part: max((last[n] - bare[n]).abs().max() for n in bare if f".{part}." in n) for part in ("layers", "vision_tower")}
+    assert way["vision_tower"] < 24 * 2e-6 * 5 < 0.05 * way["layers"], way
+    lora = ["--lora_enable", "--lora_r", 4, "--lora_alpha", 8, "--lr", 2e-3, "--mm_projector_lr", 2e-4,
+            "--mm_vision_tower_lr", 0]
+    _, adapted, _ = stage("stage3", "published_lists", published, *lora, kill=False)
+    assert moved(bare, adapted) == {"layers", "mm_projector"}
 
 
 def qwen_llava(root):
@@ -219,4 +367,4 @@ def qwen_llava(root):
 
 with tempfile.TemporaryDirectory() as scratch:
     make_scenes(pathlib.Path(scratch))
-    {f.__name__: f for f in (lisa, llava_pretrain, llava_lora, qwen_llava)}[sys.argv[1]](pathlib.Path(scratch))
+    {f.__name__: f for f in (lisa, llava_pretrain, llava_lora, llava_qlora, qwen_llava, fastvlm)}[sys.argv[1]](pathlib.Path(scratch))

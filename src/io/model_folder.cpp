@@ -24,6 +24,10 @@ SourcePtr open_file(const std::string& path) {
   return std::make_shared<SafetensorsReader>(path);
 }
 
+SourcePtr open_unpacked(const fs::path& file) {
+  return unpack_quantized(open_file(file.string()), outlier_threshold(file.parent_path()));
+}
+
 bool is_zero_shard(const fs::path& file) {
   const std::string name = file.filename().string();
   return name.ends_with("_model_states.pt") || name.ends_with("_optim_states.pt");
@@ -60,14 +64,14 @@ std::optional<fs::path> find_weights(const fs::path& folder) {
 SourcePtr open_weights(const fs::path& path) {
   if (!fs::is_directory(path)) {
     if (is_zero_shard(path)) refuse_zero_shards(path);
-    return unpack_quantized(open_file(path.string()));
+    return open_unpacked(path);
   }
   const auto found = find_weights(path);
   if (!found) {
     if (holds_zero_shards(path)) refuse_zero_shards(path);
     throw RequestError("'{}': no weights; one of these was expected: {}", path.string(), fmt::join(kWeightFiles, ", "));
   }
-  return fs::is_directory(*found) ? open_weights(*found) : unpack_quantized(open_file(found->string()));
+  return fs::is_directory(*found) ? open_weights(*found) : open_unpacked(*found);
 }
 
 bool is_part_of_lisa_v0(std::string_view file_name) {

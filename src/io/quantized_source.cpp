@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "tessera/core/error.hpp"
@@ -23,7 +24,7 @@ constexpr std::string_view kScb = ".SCB";
 // Finds and checks the parts of one file's matrices.
 class Unpacker {
  public:
-  explicit Unpacker(const TensorSource& source) : source_(source) {}
+  Unpacker(const TensorSource& source, std::optional<double> threshold) : source_(source), threshold_(threshold) {}
 
   struct Matrix {
     std::vector<std::int64_t> shape;
@@ -114,10 +115,12 @@ class Unpacker {
     if (codes->shape.size() != 2 || info.numel() != codes->shape[0]) {
       refuse(source_, *codes, "has not one scale for each row");
     }
-    matrices.emplace(codes->name, Matrix{codes->shape, {QuantKind::int8, &source_, codes, &info, nullptr, 0}});
+    matrices.emplace(codes->name,
+                     Matrix{codes->shape, {QuantKind::int8, &source_, codes, &info, nullptr, 0, threshold_}});
   }
 
   const TensorSource& source_;
+  std::optional<double> threshold_;
 };
 
 class QuantizedSource final : public TensorSource {
@@ -204,11 +207,32 @@ class QuantizedSource final : public TensorSource {
 
 }  // namespace
 
-SourcePtr unpack_quantized(SourcePtr files) {
-  Unpacker found(*files);
+SourcePtr unpack_quantized(SourcePtr files, std::optional<double> threshold) {
+  Unpacker found(*files, threshold);
   found.find_all();
   if (found.matrices.empty()) return files;
   return std::make_shared<QuantizedSource>(std::move(files), std::move(found));
+}
+
+std::optional<double> outlier_threshold(const std::filesystem::path& folder) {
+  constexpr const char* kKey = "llm_int8_threshold";
+  const auto path = folder / "config.json";
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  const JsonView config = read_json(path);
+  if (!config.is_object() || !config.has("quantization_config")) return std::nullopt;
+  const JsonView settings = config.at("quantization_config");
+  if (!settings.has(kKey)) return std::nullopt;
+  const double value = settings.real(kKey);
+  if (!(value >= 0)) throw RequestError("{}: a threshold of {} is below 0", settings.at(kKey).where(), value);
+  return value;
+}
+
+void drop_quantization(nlohmann::json& config) {
+  if (!config.is_object()) return;
+  const auto found = config.find("quantization_config");
+  if (found == config.end()) return;
+  // Older files do not name the method; bitsandbytes was the first.
+  if (!found->is_object() || found->value("quant_method", "bitsandbytes") == "bitsandbytes") config.erase(found);
 }
 
 void read_codes(const PackedTensor& packed, std::int64_t begin, std::int64_t count, std::uint8_t* out) {

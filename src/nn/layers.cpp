@@ -6,6 +6,7 @@
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rms_norm.h>
 
+#include "tessera/nn/int8_input.hpp"
 #include "tessera/nn/weighted.hpp"
 
 namespace tessera::nn {
@@ -30,6 +31,11 @@ std::optional<at::Tensor> optional_value(const Param& param) {
 /// No gradient of it is wanted.
 bool constant(const ParamState& weight) {
   return weight.by_rows() || !weight.value().requires_grad();
+}
+
+/// What the weight is multiplied with.
+at::Tensor input_of(const LayerState& layer, const at::Tensor& x) {
+  return layer.int8_threshold ? int8_input(x, *layer.int8_threshold) : x;
 }
 
 }  // namespace
@@ -60,8 +66,9 @@ Linear Linear::tied(std::string name, Param weight) {
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x, const ForwardContext& ctx) const {
-  if (state_->weight->by_rows() && !state_->adapter && !state_->bias) return linear_by_rows(x, *state_->weight);
-  const at::Tensor base = nn::linear(x, state_->weight->value(), optional_value(state_->bias));
+  const at::Tensor in = input_of(*state_, x);
+  if (state_->weight->by_rows() && !state_->adapter && !state_->bias) return linear_by_rows(in, *state_->weight);
+  const at::Tensor base = nn::linear(in, state_->weight->value(), optional_value(state_->bias));
   return state_->adapter ? state_->adapter->apply(x, base, ctx) : base;
 }
 
@@ -72,8 +79,9 @@ at::Tensor Linear::without_value(const at::Tensor& x, const ForwardContext& ctx)
 
 at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const {
   if (!state_->adapter && !state_->bias) {
-    if (constant(*state_->weight)) return linear_cross_entropy_sum_by_rows(x, *state_->weight, targets);
-    return linear_cross_entropy_sum(x, state_->weight->value(), targets);
+    const at::Tensor in = input_of(*state_, x);
+    if (constant(*state_->weight)) return linear_cross_entropy_sum_by_rows(in, *state_->weight, targets);
+    return linear_cross_entropy_sum(in, state_->weight->value(), targets);
   }
   return at::cross_entropy_loss((*this)(x, ctx).to(at::kFloat), targets, {}, at::Reduction::Sum);
 }

@@ -10,8 +10,20 @@
 #include "shard/engine_impl.hpp"
 #include "shard/slice_states.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/nn/layers.hpp"
 
 namespace tessera::shard {
+namespace {
+
+void mark_int8_layers(const nn::ModelLayout& layout, const Quantization& q) {
+  for (const auto& layer : layout.layers()) {
+    layer->int8_threshold.reset();
+    const bool packed = q.kind == QuantKind::int8 && q.covers(layer->weight->name) && !layer->weight->trainable;
+    if (packed && layer->kind == nn::LayerKind::linear) layer->int8_threshold = q.threshold;
+  }
+}
+
+}  // namespace
 
 Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, EngineConfig config_in)
     : layout(layout_in),
@@ -22,6 +34,7 @@ Engine::Impl::Impl(const nn::ModelLayout& layout_in, comm::Fabric fabric_in, Eng
       row_bytes(row_block_bytes(layout, config)) {
   units.resize(layout.units().size());
   for (std::size_t u = 0; u < layout.units().size(); ++u) add_unit(u);
+  mark_int8_layers(layout, config.quantization);
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     for (const auto id : layout.units()[u].borrows) {
       const auto& owner = units.at(static_cast<std::size_t>(id));

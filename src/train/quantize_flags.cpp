@@ -4,7 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
+#include <sstream>
 
+#include "name_parts.hpp"
+#include "tessera/adapt/targets.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/nn/layers.hpp"
 
@@ -12,33 +16,52 @@ namespace tessera::train {
 
 namespace {
 
-// Parts of a multimodal model that are no language model, by the components of their names.
-constexpr std::array kOutside{"vision_tower", "visual_model", "mm_projector", "multi_modal_projector",
-                              "text_hidden_fcs"};
-
-bool has_component(const std::string& name, std::string_view wanted) {
-  const auto framed = "." + name + ".";
-  return framed.find(fmt::format(".{}.", wanted)) != std::string::npos;
-}
-
-bool in_language_model(const std::string& name) {
-  return std::none_of(kOutside.begin(), kOutside.end(), [&](const char* part) { return has_component(name, part); });
-}
-
 // Linear weights that the references quantise, whether they train or not.
-std::vector<nn::Param> candidates(const nn::ModelLayout& layout) {
+std::vector<nn::Param> candidates(const nn::ModelLayout& layout, const std::vector<std::string>& skip) {
   std::vector<nn::Param> language, all;
   for (const auto& linear : layout.layers()) {
     if (linear->kind != nn::LayerKind::linear || has_component(linear->name, "lm_head")) continue;
+    const auto in = [&](const std::string& module) { return has_component(linear->name, module); };
+    if (std::any_of(skip.begin(), skip.end(), in)) continue;
     all.push_back(linear->weight);
     if (in_language_model(linear->name)) language.push_back(linear->weight);
   }
   return language.empty() ? all : language;
 }
 
+// Names whole flags of int8 that are given for nothing.
+void check_int8_flags(const QuantizeFlags& flags, QuantKind kind) {
+  if (flags.threshold && kind != QuantKind::int8) {
+    throw RequestError("--llm_int8_threshold {} needs weights in int8 (--quantize int8, --load_in_8bit or --bits 8)",
+                       *flags.threshold);
+  }
+  if (!flags.skip.empty() && kind == QuantKind::none) {
+    throw RequestError("--llm_int8_skip_modules needs --quantize: nothing is converted without it");
+  }
+}
+
+std::vector<std::string> components_of(const nn::ModelLayout& layout) {
+  std::set<std::string> out;
+  for (const auto& layer : layout.layers()) {
+    std::istringstream text(layer->name);
+    for (std::string part; std::getline(text, part, '.');) out.insert(part);
+  }
+  return {out.begin(), out.end()};
+}
+
+void check_skipped(const QuantizeFlags& flags, const nn::ModelLayout& layout) {
+  for (const auto& module : flags.skip) {
+    const auto inside = [&](const auto& layer) { return has_component(layer->name, module); };
+    if (std::any_of(layout.layers().begin(), layout.layers().end(), inside)) continue;
+    throw RequestError("--llm_int8_skip_modules '{}' is no module of the model{}", module,
+                       adapt::suggestion(module, components_of(layout)));
+  }
+}
+
 struct Packed {
   QuantKind kind = QuantKind::none;
   bool double_quant = false;
+  std::optional<double> threshold;
   std::set<std::string> names;  // of matrices that do not train
 };
 
@@ -50,6 +73,7 @@ Packed packed_in(const io::TensorSource& files, const nn::ModelLayout& layout) {
     if (parts == nullptr) continue;
     out.kind = parts->kind;
     out.double_quant = parts->double_quant();
+    if (parts->threshold) out.threshold = parts->threshold;
     if (!param->trainable) out.names.insert(param->name);
   }
   return out;
@@ -71,7 +95,14 @@ shard::Quantization of_files(const QuantizeFlags& flags, Packed packed) {
     throw RequestError("the model's files hold weights in {}; --double_quant {} contradicts them: leave it out",
                        words(packed.kind, packed.double_quant), *flags.double_quant);
   }
-  return {packed.kind, packed.double_quant, std::make_shared<const std::set<std::string>>(std::move(packed.names))};
+  check_int8_flags(flags, packed.kind);
+  if (!flags.skip.empty()) {
+    throw RequestError(
+        "the model's files hold weights in {} already, all but what they skip: leave --llm_int8_skip_modules out",
+        words(packed.kind, packed.double_quant));
+  }
+  return {packed.kind, packed.double_quant, std::make_shared<const std::set<std::string>>(std::move(packed.names)),
+          flags.threshold.value_or(packed.threshold.value_or(kOutlierThreshold))};
 }
 
 }  // namespace
@@ -99,6 +130,9 @@ QuantKind QuantizeFlags::kind() const {
   if (double_quant.value_or(false) && out == QuantKind::int8) {
     throw RequestError("--double_quant is of nf4 and fp4; int8 has one scale a row");
   }
+  if (threshold && !(*threshold >= 0)) {
+    throw RequestError("--llm_int8_threshold {} is below 0; 0 quantises every column", *threshold);
+  }
   return out;
 }
 
@@ -116,6 +150,14 @@ void bind(Options& o, QuantizeFlags& f, const std::string& group) {
   o.add("double_quant", &f.double_quant,
         "nf4, fp4: the scales in eight bits as well; default: as the files have it, else true with --bits and "
         "--load_in_4bit, false with --quantize",
+        {.group = group});
+  o.add(
+      "llm_int8_threshold", &f.threshold,
+      "int8: columns of a layer's input with a magnitude from this on are multiplied unquantised, the others in eight "
+      "bits by row; 0: all in eight bits; default: as the folder's config.json has it, else 6",
+      {.group = group});
+  o.add("llm_int8_skip_modules", &f.skip,
+        "modules that are not quantised, besides the output layer: a component of their names, or more of it",
         {.group = group});
 }
 
@@ -136,10 +178,13 @@ shard::Quantization quantization(const QuantizeFlags& flags, const nn::ModelLayo
   }
   if (kind == QuantKind::none) {
     if (flags.double_quant.value_or(false)) throw RequestError("--double_quant needs --quantize nf4 or fp4");
+    check_int8_flags(flags, kind);
     return {};
   }
+  check_int8_flags(flags, kind);
+  check_skipped(flags, layout);
   std::set<std::string> names;
-  for (const auto& weight : candidates(layout)) {
+  for (const auto& weight : candidates(layout, flags.skip)) {
     if (!weight->trainable) names.insert(weight->name);
   }
   if (names.empty()) {
@@ -148,19 +193,21 @@ shard::Quantization quantization(const QuantizeFlags& flags, const nn::ModelLayo
         "adapters instead (--lora_r above 0; with --recipe llava, --lora_enable)",
         name_of(kind));
   }
-  return {kind, flags.double_quantised(), std::make_shared<const std::set<std::string>>(std::move(names))};
+  return {kind, flags.double_quantised(), std::make_shared<const std::set<std::string>>(std::move(names)),
+          flags.threshold.value_or(kOutlierThreshold)};
 }
 
 void freeze_quantizable(const QuantizeFlags& flags, const nn::ModelLayout& layout, const io::TensorSource& files) {
   const bool asked = flags.kind() != QuantKind::none;
-  for (const auto& weight : candidates(layout)) {
+  for (const auto& weight : candidates(layout, flags.skip)) {
     const auto* info = files.find(weight->name);
     if (asked || (info != nullptr && files.packed(*info) != nullptr)) weight->trainable = false;
   }
 }
 
 std::string describe(const shard::Quantization& q) {
-  return fmt::format("{} matrices in {}", q.weights->size(), words(q.kind, q.double_quant));
+  const auto text = fmt::format("{} matrices in {}", q.weights->size(), words(q.kind, q.double_quant));
+  return q.kind == QuantKind::int8 ? fmt::format("{}, outliers from {}", text, q.threshold) : text;
 }
 
 }  // namespace tessera::train

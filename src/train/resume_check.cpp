@@ -23,4 +23,13 @@ void check_same_stream(const std::filesystem::path& checkpoint, const nlohmann::
   same_seed("data_seed", own.data_seed);
 }
 
+void check_same_threshold(const std::filesystem::path& checkpoint, const nlohmann::json& state,
+                          const shard::Quantization& own) {
+  if (own.kind != QuantKind::int8) return;
+  const auto made = state.value("llm_int8_threshold", own.threshold);
+  if (made == own.threshold) return;
+  throw RequestError("checkpoint {} was made with --llm_int8_threshold {}, this run has {}", checkpoint.string(), made,
+                     own.threshold);
+}
+
 }  // namespace tessera::train

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 
+#include "tessera/shard/config.hpp"
+
 namespace tessera::train {
 
 struct SampleStream {
@@ -14,5 +16,10 @@ struct SampleStream {
 // Throws RequestError naming the checkpoint and the flag.
 void check_same_stream(const std::filesystem::path& checkpoint, const nlohmann::json& trainer_state,
                        const SampleStream& own);
+
+// A base in int8 is another model with another threshold of outliers. Throws RequestError naming both; checkpoints of
+// bases that are not in int8 have none.
+void check_same_threshold(const std::filesystem::path& checkpoint, const nlohmann::json& trainer_state,
+                          const shard::Quantization& own);
 
 }  // namespace tessera::train

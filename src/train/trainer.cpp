@@ -179,6 +179,7 @@ class Trainer {
     const auto info = shard::load_checkpoint(from, *model_.engine, optimizer_, model_.frozen_digest);
     const auto state = nlohmann::json::parse(info.trainer_state);
     check_same_stream(from, state, {loader_->shape().images(), request_.seed, request_.order_seed()});
+    check_same_threshold(from, state, model_.plan.engine.quantization);
     step_ = info.step;
     validation_.restore(state);
     scaler_.restore(state.value("loss_scale", scaler_.scale()), state.value("loss_scale_steps", std::int64_t{0}));
@@ -259,6 +260,8 @@ class Trainer {
                          {"loss_scale_steps", scaler_.sound_steps()}};
     validation_.put_state(state);
     if (adalora_) state["adalora"] = adalora_->state();
+    const auto& quantised = model_.plan.engine.quantization;
+    if (quantised.kind == QuantKind::int8) state["llm_int8_threshold"] = quantised.threshold;
     return state.dump();
   }
 

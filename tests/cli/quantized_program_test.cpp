@@ -1,6 +1,7 @@
 // Quantised bases as users run them: `tessera forward` against PEFT over bitsandbytes
 // (tests/golden/models/quantized.py), from plain folders and from those that bitsandbytes saved.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -34,7 +35,7 @@ std::string forward(const std::string& name, const fs::path& base, const fs::pat
 
 const std::map<std::string, std::string> kFlags{{"qlora_nf4_double", "--quantize nf4 --double_quant true"},
                                                 {"qlora_fp4", "--quantize fp4"},
-                                                {"qlora_int8", "--quantize int8"}};
+                                                {"qlora_int8", "--quantize int8 --llm_int8_threshold 5"}};
 
 class Qlora : public testing::TestWithParam<std::tuple<const char*, int>> {};
 
@@ -72,6 +73,10 @@ TEST(QuantizedProgram, EndsWithStatusTwoOnWhatContradictsItself) {
   refused(plain, "--quantize nf5", "nf5");
   refused(plain, "--quantize int8 --double_quant true", "--double_quant");
   refused(plain, "--quantize nf4 --dump_quantized nothing_has_this_name", "--dump_quantized");
+  refused(plain, "--quantize int8 --llm_int8_threshold -1", "--llm_int8_threshold -1");
+  refused(plain, "--quantize nf4 --llm_int8_threshold 6", "needs weights in int8");
+  refused(packed, "--llm_int8_skip_modules q_proj", "hold weights in nf4");
+  refused(plain, "--quantize nf4 --llm_int8_skip_modules q_prj", "did you mean");
 }
 
 TEST(QuantizedProgram, APlanOfNf4HoldsAQuarterOfTheFrozenWeights) {

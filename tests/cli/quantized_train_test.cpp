@@ -36,6 +36,23 @@ TEST_F(QuantizedTrain, QloraHasTheSameLossesOnOneToThreeRanksAndAfterAResume) {
   EXPECT_LT(toy->metric("nf4_2", "bytes_gathered").at(3), toy->metric("plain", "bytes_gathered").at(3));
 }
 
+TEST_F(QuantizedTrain, Int8HasTheSameLossesOnOneToThreeRanksAndKeepsItsThreshold) {
+  const std::string flags = "--lora_r 4 --no_eval --load_in_8bit --export_merged false --save_steps 1 ";
+  const std::string own = flags + "--max_steps 2 --llm_int8_threshold 1.5 ";
+  for (int ranks = 1; ranks <= 3; ++ranks) expect_ok(toy->train(ranks, "int8_" + std::to_string(ranks), own));
+  expect_ok(toy->train(2, "int8_six", flags + "--max_steps 2"));
+  for (const char* key : {"loss", "grad_norm"}) {
+    const auto one = toy->metric("int8_1", key);
+    ASSERT_EQ(one.size(), 2U);
+    EXPECT_EQ(one, toy->metric("int8_2", key)) << key;
+    EXPECT_EQ(one, toy->metric("int8_3", key)) << key;
+    EXPECT_NE(one, toy->metric("int8_six", key)) << key;
+  }
+  const auto other = toy->train(1, "int8_1", flags + "--max_steps 3");
+  EXPECT_EQ(other.status, 2) << other.output;
+  EXPECT_NE(other.output.find("--llm_int8_threshold 1.5, this run has 6"), std::string::npos) << other.output;
+}
+
 TEST_F(QuantizedTrain, AMergedExportHoldsTheExpandedValues) {
   const auto run = toy->train(2, "int8", kLora + "--bits 8");
   expect_ok(run);

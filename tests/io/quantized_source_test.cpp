@@ -10,6 +10,7 @@
 #include "support/limits.hpp"
 #include "support/support.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/io/safetensors.hpp"
 
@@ -45,6 +46,21 @@ TEST(QuantizedSource, MatricesHaveTheValuesThatTheirBitsStandFor) {
                 std::vector<float>(want.begin() + begin, want.begin() + begin + count))
           << name << " from " << begin;
     }
+  }
+}
+
+TEST(QuantizedSource, AnOutlierThresholdIsThatOfTheConfigBeside) {
+  const auto at = [](const SourcePtr& source) { return source->packed(*source->find(kLayer + ".weight"))->threshold; };
+  EXPECT_EQ(at(open_weights(kData + "qlora_int8_packed")), 5.0);
+  EXPECT_EQ(at(open_weights(kData + "qlora_int8_packed/model.safetensors")), 5.0);
+  EXPECT_EQ(at(open_weights(kData + "qlora_fp4_packed")), std::nullopt);
+  EXPECT_EQ(outlier_threshold(kData + "qlora_int8"), std::nullopt);
+  const testing_support::TempDir dir;
+  EXPECT_EQ(outlier_threshold(dir.path()), std::nullopt);
+  for (const char* value : {"-1", "\"6\""}) {
+    write_file(dir / "config.json", std::string(R"({"quantization_config": {"llm_int8_threshold": )") + value + "}}");
+    EXPECT_NE(message_of<RequestError>([&] { outlier_threshold(dir.path()); }).find("llm_int8_threshold"),
+              std::string::npos);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "tessera/comm/mpi_env.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/nn/init.hpp"
+#include "tessera/nn/layers.hpp"
 #include "tessera/shard/plan.hpp"
 
 namespace tessera::shard {
@@ -244,6 +245,25 @@ TEST_F(QuantizedTest, OperationsOfAnyDeviceExpandToTheSameBits) {
       EXPECT_TRUE(at::equal(have.narrow(0, t.offset, t.numel), want.narrow(0, t.offset, t.numel))) << form.name;
     }
   }
+}
+
+TEST_F(QuantizedTest, LayersInInt8AreToldTheirThresholdAndNoOthers) {
+  nn::ModelLayout layout;
+  const nn::Scope scope(layout, layout.add_unit("layer"), "");
+  const nn::Linear packed(scope, "packed", 8, 8, false), trained(scope, "trained", 8, 8, false),
+      plain(scope, "plain", 8, 8, false);
+  layout.find("trained.weight")->trainable = true;
+  EngineConfig config;
+  config.quantization = {
+      QuantKind::int8, false,
+      std::make_shared<const std::set<std::string>>(std::set<std::string>{"packed.weight", "trained.weight"}), 2.5};
+  const Engine with(layout, comm::Fabric::on_host(*world), config);
+  EXPECT_EQ(packed.state().int8_threshold, 2.5);
+  EXPECT_EQ(trained.state().int8_threshold, std::nullopt);
+  EXPECT_EQ(plain.state().int8_threshold, std::nullopt);
+  config.quantization.kind = QuantKind::nf4;
+  const Engine without(layout, comm::Fabric::on_host(*world), config);
+  EXPECT_EQ(packed.state().int8_threshold, std::nullopt);
 }
 
 TEST_F(QuantizedTest, AWeightThatIsNotFiniteIsNamed) {

@@ -36,6 +36,28 @@ struct Lisa {
   }
 };
 
+/// A file of quantised weights, by name alone.
+class PackedNames final : public io::TensorSource {
+ public:
+  PackedNames(const nn::ModelLayout& layout, QuantKind kind, bool twice) {
+    for (const auto& param : layout.params()) infos_.push_back({param->name, io::Elem::f32, param->shape});
+    std::sort(infos_.begin(), infos_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+    parts_.kind = kind;
+    if (twice) parts_.absmax2 = infos_.data();
+  }
+  void set_threshold(double value) { parts_.threshold = value; }
+  const std::vector<io::TensorInfo>& tensors() const override { return infos_; }
+  void read(const io::TensorInfo&, std::int64_t, std::int64_t, void*) const override {}
+  std::string where(const io::TensorInfo&) const override { return "file"; }
+  const io::PackedTensor* packed(const io::TensorInfo& info) const override {
+    return info.name.find("q_proj") == std::string::npos ? nullptr : &parts_;
+  }
+
+ private:
+  std::vector<io::TensorInfo> infos_;
+  io::PackedTensor parts_;
+};
+
 TEST(QuantizeFlags, ChooseTheFrozenLinearLayersOfTheLanguageModel) {
   const Lisa lisa;
   EXPECT_EQ(lisa.chosen({"--quantize", "nf4"}),
@@ -67,6 +89,32 @@ TEST(QuantizeFlags, TheReferencesNamesMeanTheSame) {
   check({"--bits", "4", "--quantize", "nf4"}, QuantKind::nf4, true);
 }
 
+TEST(QuantizeFlags, ModulesToSkipAreNamedByTheirComponents) {
+  const Lisa lisa;
+  const std::set<std::string> attention{"model.layers.0.self_attn.q_proj.weight"};
+  EXPECT_EQ(lisa.chosen({"--quantize", "nf4", "--llm_int8_skip_modules", "mlp"}), attention);
+  EXPECT_EQ(lisa.chosen({"--quantize", "int8", "--llm_int8_skip_modules", "mm_projector", "mlp.down_proj"}), attention);
+  EXPECT_EQ(lisa.chosen({"--quantize", "int8", "--llm_int8_skip_modules", "mm_projector"}).size(), 2U);
+  const auto text = message_of<RequestError>([&] {
+    lisa.chosen({"--quantize", "nf4", "--llm_int8_skip_modules", "down"});
+  });
+  EXPECT_NE(text.find("--llm_int8_skip_modules 'down' is no module"), std::string::npos) << text;
+}
+
+TEST(QuantizeFlags, TheThresholdIsTheFlagsThenTheFilesThenSix) {
+  const Lisa lisa;
+  const auto threshold = [&](const std::vector<std::string>& args, const io::TensorSource* files) {
+    return quantization(parse(args), lisa.layout, files).threshold;
+  };
+  PackedNames files(lisa.layout, QuantKind::int8, false);
+  EXPECT_EQ(threshold({"--quantize", "int8"}, nullptr), 6.0);
+  EXPECT_EQ(threshold({"--quantize", "int8", "--llm_int8_threshold", "0"}, nullptr), 0.0);
+  EXPECT_EQ(threshold({}, &files), 6.0);
+  files.set_threshold(2.5);
+  EXPECT_EQ(threshold({}, &files), 2.5);
+  EXPECT_EQ(threshold({"--llm_int8_threshold", "4"}, &files), 4.0);
+}
+
 TEST(QuantizeFlags, ContradictionsAreNamed) {
   const auto expect = [](const std::vector<std::string>& args, const std::string& words) {
     const auto text = message_of<RequestError>([&] { Lisa().chosen(args); });
@@ -78,6 +126,10 @@ TEST(QuantizeFlags, ContradictionsAreNamed) {
   expect({"--quantize", "int8", "--double_quant", "true"}, "--double_quant");
   expect({"--double_quant", "true"}, "--quantize");
   expect({"--quantize", "nf5"}, "nf5");
+  expect({"--llm_int8_threshold", "6"}, "needs weights in int8");
+  expect({"--load_in_4bit", "--llm_int8_threshold", "6"}, "needs weights in int8");
+  expect({"--bits", "8", "--llm_int8_threshold", "-2"}, "--llm_int8_threshold -2");
+  expect({"--llm_int8_skip_modules", "mlp"}, "--llm_int8_skip_modules needs --quantize");
 }
 
 TEST(QuantizeFlags, AModelThatTrainsInFullHasNothingToQuantise) {
@@ -86,27 +138,6 @@ TEST(QuantizeFlags, AModelThatTrainsInFullHasNothingToQuantise) {
   const auto text = message_of<RequestError>([&] { lisa.chosen({"--quantize", "nf4"}); });
   EXPECT_NE(text.find("--lora_r"), std::string::npos) << text;
 }
-
-/// A file of quantised weights, by name alone.
-class PackedNames final : public io::TensorSource {
- public:
-  PackedNames(const nn::ModelLayout& layout, QuantKind kind, bool twice) {
-    for (const auto& param : layout.params()) infos_.push_back({param->name, io::Elem::f32, param->shape});
-    std::sort(infos_.begin(), infos_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-    parts_.kind = kind;
-    if (twice) parts_.absmax2 = infos_.data();
-  }
-  const std::vector<io::TensorInfo>& tensors() const override { return infos_; }
-  void read(const io::TensorInfo&, std::int64_t, std::int64_t, void*) const override {}
-  std::string where(const io::TensorInfo&) const override { return "file"; }
-  const io::PackedTensor* packed(const io::TensorInfo& info) const override {
-    return info.name.find("q_proj") == std::string::npos ? nullptr : &parts_;
-  }
-
- private:
-  std::vector<io::TensorInfo> infos_;
-  io::PackedTensor parts_;
-};
 
 TEST(QuantizeFlags, WhatTheFilesHoldIsTakenAndNothingElse) {
   const Lisa lisa;
@@ -135,6 +166,8 @@ TEST(QuantizeFlags, ARunThatDifferentiatesEverythingLeavesTheMatricesOut) {
 TEST(QuantizeFlags, AreDescribedInWords) {
   EXPECT_EQ(describe(quantization(parse({"--load_in_4bit"}), Lisa().layout, nullptr)),
             "2 matrices in nf4 with double quantisation");
+  EXPECT_EQ(describe(quantization(parse({"--bits", "8", "--llm_int8_threshold", "2.5"}), Lisa().layout, nullptr)),
+            "2 matrices in int8, outliers from 2.5");
 }
 
 }  // namespace

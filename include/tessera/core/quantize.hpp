@@ -25,6 +25,9 @@ enum class QuantKind : std::uint8_t { none, nf4, fp4, int8 };
 QuantKind quant_kind(std::string_view name);
 std::string_view name_of(QuantKind kind) noexcept;
 
+/// The references' default of the magnitude from which on activations that meet int8 weights stay as they are.
+inline constexpr double kOutlierThreshold = 6.0;
+
 inline constexpr std::int64_t kQuantBlock = 64;    ///< values that share an absmax
 inline constexpr std::int64_t kNestedBlock = 256;  ///< absmax values that share one of their own
 constexpr std::int64_t quant_blocks(std::int64_t values) noexcept {

@@ -11,6 +11,9 @@
 /// and one of eight bits X.weight I8 [out, in], X.SCB F32 [out], X.weight_format U8 of 0.
 /// Source: bitsandbytes 0.50.2, functional.py (QuantState), nn/modules.py (Linear8bitLt).
 #include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 
 #include "tessera/io/sources.hpp"
 
@@ -19,8 +22,15 @@ namespace tessera::io {
 /// The same weights with one F32 tensor per quantised matrix, under its name and with its shape, in place of its parts
 /// (TensorSource::packed has them); `files` itself when nothing is quantised. Values that are read are the ones that
 /// the bits stand for, in fp32. Throws RequestError naming file and tensor: a part that is missing or mis-shaped,
-/// blocks of another length, another codebook, int8 in a layout of columns.
-SourcePtr unpack_quantized(SourcePtr files);
+/// blocks of another length, another codebook, int8 in a layout of columns. `threshold`: what PackedTensor gets.
+SourcePtr unpack_quantized(SourcePtr files, std::optional<double> threshold = {});
+
+/// The llm_int8_threshold of the quantization_config in a folder's config.json; nothing without one. Throws
+/// RequestError when it is no number or below 0.
+std::optional<double> outlier_threshold(const std::filesystem::path& folder);
+
+/// Takes bitsandbytes' quantization_config out of a model's config.json, for a folder whose weights are values.
+void drop_quantization(nlohmann::json& config);
 
 /// Bytes [begin, begin + count) of a matrix' codes.
 void read_codes(const PackedTensor& packed, std::int64_t begin, std::int64_t count, std::uint8_t* out);

@@ -42,6 +42,7 @@ struct PackedTensor {
   const TensorInfo* absmax = nullptr;    ///< F32 a block, or U8 with double quantisation; int8: F32 a row
   const TensorInfo* absmax2 = nullptr;   ///< double quantisation: F32 a block of absmax
   float mean = 0;                        ///< double quantisation: of the tensor's absmax
+  std::optional<double> threshold{};     ///< int8: of outliers in activations, where a config.json beside has it
   bool double_quant() const noexcept { return absmax2 != nullptr; }
 };
 

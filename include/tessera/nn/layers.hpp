@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -42,10 +43,12 @@ struct LayerState {
   ConvShape conv;        ///< of a convolution
   Param weight;          ///< [out, in]; of an embedding [in, out], of a convolution [out, in, kernel, kernel]
   Param bias;            ///< [out] or null
+  /// Of a linear layer whose weight is LLM.int8()'s: its input is quantised as int8_input does.
+  std::optional<double> int8_threshold;
   std::shared_ptr<const LayerAdapter> adapter;
 };
 
-/// y = x W^T + b, then the adapter if there is one. Copies share one state.
+/// y = x W^T + b, then the adapter, which sees x as it came, if there is one. Copies share one state.
 class Linear {
  public:
   Linear() = default;

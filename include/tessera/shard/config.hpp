@@ -33,7 +33,8 @@ struct UnitPolicy {
 };
 
 /// Frozen matrices that are kept and moved in four or eight bits (core/quantize.hpp) and expanded to the compute type
-/// around each use. Each rank quantises what it reads.
+/// around each use. Each rank quantises what it reads. Inputs of linear layers in int8 are quantised too
+/// (nn/int8_input.hpp); the engine tells the layers so.
 struct Quantization {
   QuantKind kind = QuantKind::none;
   bool double_quant = false;  ///< of nf4 and fp4
@@ -43,6 +44,7 @@ struct Quantization {
     return kind != QuantKind::none && weights != nullptr && weights->contains(name);
   }
 };
+  double threshold = kOutlierThreshold;  ///< of int8: from where on an input's columns stay as they are; 0: none do
 
 struct EngineConfig {
   ComputeType compute = ComputeType::f32;

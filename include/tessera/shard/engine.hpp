@@ -106,7 +106,8 @@ struct LoadReport {
 
 class Engine final : public nn::UnitRunner {
  public:
-  /// Allocates the slices. `layout` (its trainable marks settled) and the communicators outlive the engine.
+  /// Allocates the slices, and tells each layer of the layout whether its weight is int8 (nn/layers.hpp). `layout` (its
+  /// trainable marks settled) and the communicators outlive the engine.
   Engine(const nn::ModelLayout& layout, comm::Fabric fabric, EngineConfig config);
   ~Engine() override;
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tessera/core/options.hpp"
 #include "tessera/core/quantize.hpp"
@@ -19,6 +20,8 @@ struct QuantizeFlags {
   bool load_in_4bit = false, load_in_8bit = false;  ///< LISA's
   std::int64_t bits = 16;                           ///< LLaVA's
   std::string quant_type = "nf4";                   ///< LLaVA's, of --bits 4
+  std::optional<double> threshold;                  ///< of int8 (nn/int8_input.hpp)
+  std::vector<std::string> skip;                    ///< modules that are not converted
 
   /// What was asked for. Throws RequestError naming the flags that contradict each other.
   QuantKind kind() const;
@@ -27,15 +30,18 @@ struct QuantizeFlags {
   bool double_quantised() const;
 };
 
-/// --quantize and --double_quant.
+/// --quantize, --double_quant and, as transformers spells them, --llm_int8_threshold and --llm_int8_skip_modules.
 void bind(Options& options, QuantizeFlags& flags, const std::string& group);
 /// The references' names for the same.
 void bind_references(Options& options, QuantizeFlags& flags, const std::string& group);
 
 /// The matrices of `layout` that are kept quantised; what trains is settled. Those are the linear layers of the
 /// language model (of all layers, where the model is a tower alone) whose weights do not train, but for the output
-/// layer. Where `files` hold quantised weights, it is what they hold, and another kind is a RequestError; null: no
-/// files. Throws RequestError when nothing is left to quantise because the language model itself trains.
+/// layer and modules that are to be skipped, which are named as transformers does: by a component of a layer's name, by
+/// several that follow one another, or in full. Where `files` hold quantised weights, it is what they hold, with their
+/// threshold where the flags have none, and another kind is a RequestError; null: no files. Throws RequestError when
+/// nothing is left to quantise because the language model itself trains, for a module to skip that no layer lies in,
+/// and for flags of int8 without it.
 shard::Quantization quantization(const QuantizeFlags& flags, const nn::ModelLayout& layout,
                                  const io::TensorSource* files);
 
@@ -43,7 +49,7 @@ shard::Quantization quantization(const QuantizeFlags& flags, const nn::ModelLayo
 /// quantised ones have no gradient. Without effect where nothing is to be quantised.
 void freeze_quantizable(const QuantizeFlags& flags, const nn::ModelLayout& layout, const io::TensorSource& files);
 
-/// "224 matrices in nf4 with double quantisation", for people.
+/// "224 matrices in nf4 with double quantisation", "… in int8, outliers from 6", for people.
 std::string describe(const shard::Quantization& quantization);
 
 }  // namespace tessera::train

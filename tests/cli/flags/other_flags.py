@@ -92,6 +92,8 @@ FORWARD = of("forward", "lisa", {
     "grads": Output("--grads", "all"),
     "quantize": Output("--quantize", "nf4"),
     "double_quant": Output("--double_quant", "true", base=["--quantize", "nf4"]),
+    "llm_int8_threshold": Output("--llm_int8_threshold", "0.5", base=["--quantize", "int8"]),
+    "llm_int8_skip_modules": Output("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
     "dump_quantized": Output("--dump_quantized", "q_proj", base=["--quantize", "nf4"]),
 }) | of("forward", "clip", {"select_layer": Output("--select_layer", "1")})
 
@@ -150,6 +152,8 @@ PLAN = of("plan", "lisa", {
     "quantize": figures("--quantize", "nf4"),
     "double_quant": figures("--double_quant", "true", base=["--quantize", "nf4"]),
     "load_in_4bit": figures("--load_in_4bit"),
+    "llm_int8_threshold": figures("--llm_int8_threshold", "2.5", base=["--quantize", "int8"]),
+    "llm_int8_skip_modules": figures("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
     "load_in_8bit": figures("--load_in_8bit"),
     "bits": figures("--bits", "4"),
     "quant_type": figures("--quant_type", "fp4", base=["--bits", "4"]),

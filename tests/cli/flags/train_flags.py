@@ -157,6 +157,8 @@ ENGINE = {
     "quantize": Curve("--quantize", "nf4"),
     "double_quant": Curve("--double_quant", "true", base=["--quantize", "nf4"]),
     "load_in_4bit": Curve("--load_in_4bit"),
+    "llm_int8_threshold": Curve("--llm_int8_threshold", "0.5", base=["--quantize", "int8"]),
+    "llm_int8_skip_modules": Curve("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
     "load_in_8bit": Curve("--load_in_8bit"),
     "bits": Curve("--bits", "4"),
     "quant_type": Curve("--quant_type", "fp4", base=["--bits", "4"]),

@@ -308,7 +308,9 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   mark(layout, adapt::train_scope_from_name(flags.train_scope), std::holds_alternative<models::LlavaConfig>(config));
   for (const nn::Param& param : lora.saved) param->trainable = !param->buffer;
 
-  const auto plan = shard::Planner(layout, request_of(flags, layout, config)).choose();
+  auto request = request_of(flags, layout, config);
+  if (lora.config.adalora) request.engine.importance = lora.unit;
+  const auto plan = shard::Planner(layout, std::move(request)).choose();
   say("model                 {}", flags.model);
   say("parameters            {} ({} without adapters)", grouped(layout.total_elements()), grouped(base));
   say("trained               {} ({:.2f} %)", grouped(layout.trainable_elements()),

@@ -25,11 +25,13 @@ std::vector<std::string> plan_lines(const nn::ModelLayout& layout, const EngineC
   lines.push_back(fmt::format("program {}", version_string()));
   lines.push_back(fmt::format(
       "settings: {} ranks, {} nodes, compute type {}, device type {}, prefetch {}, keep {} bytes, rows by {} bytes, "
-      "{} moments, in 8 bits {}, average {}, offloaded optimiser {}, reproducible {}, layer major {}, quantised {} {}",
+      "{} moments, in 8 bits {}, average {}, importance of {}, offloaded optimiser {}, reproducible {}, layer major "
+      "{}, quantised {} {}, "
+      "outliers from {}",
       world, nodes, static_cast<int>(config.compute), static_cast<int>(config.device.type()), config.prefetch,
-      config.keep_bytes, config.row_block_bytes, config.moments, config.moments_8bit, config.average,
+      config.keep_bytes, config.row_block_bytes, config.moments, config.moments_8bit, config.average, config.importance,
       config.offload_optimizer, config.reproducible, config.layer_major, name_of(config.quantization.kind),
-      config.quantization.double_quant));
+      config.quantization.double_quant, config.quantization.threshold));
   for (std::size_t u = 0; u < layout.units().size(); ++u) {
     const auto& unit = layout.units()[u];
     const auto& policy = config.policy_of(u);

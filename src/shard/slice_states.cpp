@@ -33,6 +33,10 @@ std::int64_t exact_room(const GroupLayout& layout) {
   return most;
 }
 
+bool has_importance(const GroupLayout& layout, const EngineConfig& config) {
+  return config.importance >= 0 && layout.tensors().front().param->unit == config.importance;
+}
+
 CodedMoment coded_zeros(const at::Tensor& master) {
   const auto n = master.numel();
   return {at::zeros({n}, master.options().dtype(at::kByte)), at::zeros({n / kMomentBlock}, master.options())};
@@ -41,8 +45,9 @@ CodedMoment coded_zeros(const at::Tensor& master) {
 }  // namespace
 
 std::int64_t moment_bytes(const GroupLayout& layout, const EngineConfig& config) {
-  if (!config.moments_8bit) return config.moments * layout.slice() * 4;
-  return config.moments * (layout.slice() + layout.slice() / kMomentBlock * 4 + exact_room(layout) * 4);
+  const auto importance = has_importance(layout, config) ? 2 * layout.slice() * 4 : 0;
+  if (!config.moments_8bit) return importance + config.moments * layout.slice() * 4;
+  return importance + config.moments * (layout.slice() + layout.slice() / kMomentBlock * 4 + exact_room(layout) * 4);
 }
 
 std::int64_t average_bytes(const GroupLayout& layout, const EngineConfig& config) {
@@ -51,6 +56,10 @@ std::int64_t average_bytes(const GroupLayout& layout, const EngineConfig& config
 
 void allocate_states(TrainedSlice& slice, const EngineConfig& config) {
   if (config.average) slice.average = at::zeros_like(slice.master);
+  if (has_importance(*slice.layout, config)) {
+    slice.sensitivity = at::zeros_like(slice.master);
+    slice.uncertainty = at::zeros_like(slice.master);
+  }
   std::int64_t room = 0;
   for (const auto& piece : slice.pieces) {
     const bool exact = !config.moments_8bit || is_exact(*slice.layout, piece);

@@ -5,7 +5,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <functional>
 #include <map>
@@ -44,9 +43,7 @@ std::map<const nn::ParamState*, at::Tensor> gather_state(shard::Engine& engine, 
 
 AdaLora::AdaLora(shard::Engine& engine, adapt::Lora& lora)
     : engine_(engine), lora_(lora), config_(lora.config.adalora.value()) {
-  auto& own = slice();
-  own.sensitivity = at::zeros_like(own.master);
-  own.uncertainty = at::zeros_like(own.master);
+  if (!slice().sensitivity.defined()) throw RunError("adalora: the engine keeps no importance of the adapters");
 }
 
 shard::TrainedSlice& AdaLora::slice() {
@@ -90,6 +87,7 @@ void AdaLora::allocate(std::int64_t step, double grad_scale) {
 void AdaLora::update_importance(double grad_scale) {
   auto& own = slice();
   adapt::update_importance(config_, own.master, gradient_.mul(grad_scale), own.sensitivity, own.uncertainty);
+  gradient_ = at::Tensor();
 }
 
 void AdaLora::choose(std::int64_t budget) {

@@ -157,6 +157,7 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   if (for_training) check_layer_major(config.engine, shape.micro_batches);
   request.choices = choices(config.engine, *m.layout);
   request.micro_batches = shape.micro_batches;
+  if (for_training && m.lora && m.lora->config.adalora) request.engine.importance = m.lora->unit;
   request.has_backward = backward_of(*m.layout, for_training);
   const std::int64_t element = request.engine.compute == shard::ComputeType::f32 ? 4 : 2;
   request.work = m.recipe->workload(*m.layout, shape, element);

@@ -72,7 +72,6 @@ TEST(QuantizedProgram, EndsWithStatusTwoOnWhatContradictsItself) {
   refused(packed, "--quantize nf4 --double_quant false", "--double_quant false contradicts");
   refused(plain, "--quantize nf5", "nf5");
   refused(plain, "--quantize int8 --double_quant true", "--double_quant");
-  refused(plain, "--quantize nf4 --dump_quantized nothing_has_this_name", "--dump_quantized");
   refused(plain, "--quantize int8 --llm_int8_threshold -1", "--llm_int8_threshold -1");
   refused(plain, "--quantize nf4 --llm_int8_threshold 6", "needs weights in int8");
   refused(packed, "--llm_int8_skip_modules q_proj", "hold weights in nf4");

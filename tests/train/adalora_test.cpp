@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "tessera/core/error.hpp"
+#include "tessera/shard/plan.hpp"
 #include "train/adapter_run.hpp"
 
 namespace tessera::train {
@@ -87,6 +88,27 @@ TEST(AdaLora, ImportanceIsOfTheClippedGradientWhateverTheOptimiserLeaves) {
   run.step(optimizer, {before, [&] { adalora.allocate(1, 0.5); }, 0.5});
   const double weight = 1 - run.model().lora()->config.adalora->beta1;
   EXPECT_TRUE(close(own->sensitivity, (own->master * gradient * 0.5).abs() * weight, 1e-5, 1e-9));
+}
+
+TEST(AdaLora, APlanCountsItsAverages) {
+  AdapterRun run("adalora");
+  shard::Engine& engine = run.engine();
+  std::int64_t measured = 0, importance = 0;
+  for (const auto& slice : engine.trained()) {
+    for (const auto& state : {slice.exp_avg, slice.exp_avg_sq}) measured += static_cast<std::int64_t>(state.nbytes());
+    if (!slice.sensitivity.defined()) continue;
+    importance += static_cast<std::int64_t>(slice.sensitivity.nbytes() + slice.uncertainty.nbytes());
+    EXPECT_EQ(importance, 8 * slice.master.numel());
+  }
+  EXPECT_GT(importance, 0);
+  const auto planned = [&](const shard::EngineConfig& config) {
+    return shard::make_plan(engine.layout(), {engine.fabric().size(), 1, config, 1, {}}).memory.optimizer;
+  };
+  EXPECT_EQ(planned(engine.config()), measured + importance);
+  EXPECT_EQ(engine.memory().optimizer, measured + importance);
+  auto without = engine.config();
+  without.importance = -1;
+  EXPECT_EQ(planned(without), measured);
 }
 
 TEST(AdaLora, ItsStateIsThePatternAndNothingElse) {

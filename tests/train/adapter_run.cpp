@@ -17,6 +17,7 @@ AdapterRun::AdapterRun(const std::string& golden, const std::vector<std::string>
   shard::EngineConfig config;
   for (const nn::Unit& unit : model_->layout().units()) {
     // All logits are differentiated here, which needs a frozen head whole.
+  if (const auto* lora = model_->lora(); lora != nullptr && lora->config.adalora) config.importance = lora->unit;
     config.units.push_back({.frozen = unit.row_matrix ? shard::Placement::resident : shard::Placement::world});
   }
   engine_ = std::make_unique<shard::Engine>(model_->layout(), comm::Fabric::on_host(*comm_), config);

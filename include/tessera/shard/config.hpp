@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tessera/core/quantize.hpp"
+#include "tessera/nn/param.hpp"
 
 namespace tessera::shard {
 
@@ -43,8 +44,8 @@ struct Quantization {
   bool covers(const std::string& name) const {
     return kind != QuantKind::none && weights != nullptr && weights->contains(name);
   }
-};
   double threshold = kOutlierThreshold;  ///< of int8: from where on an input's columns stay as they are; 0: none do
+};
 
 struct EngineConfig {
   ComputeType compute = ComputeType::f32;
@@ -66,6 +67,8 @@ struct EngineConfig {
   bool moments_8bit = false;
   /// A running average of the masters beside them, in fp32.
   bool average = false;
+  /// The unit beside whose masters AdaLoRA's two averages lie, in fp32; -1: none.
+  nn::UnitId importance = -1;
   /// Micro-batches that run layer by layer together (Engine::run_layer_major), so that a gather serves all of them.
   int layer_major = 1;
   /// The same bits for any number of ranks: gradients of micro-batch m are added to those of the micro-batches before

@@ -72,8 +72,7 @@ struct TrainedSlice {
   CodedMoment coded_avg, coded_avg_sq;
   std::vector<std::int64_t> exact_at;  ///< by piece: where its fp32 states begin; -1: they are coded
   at::Tensor average;                  ///< of the masters; undefined without EngineConfig::average
-  /// AdaLoRA's moving averages; undefined but for its adapters, whose trainer sets them. Checkpoints hold what is
-  /// defined.
+  /// AdaLoRA's moving averages; undefined but for EngineConfig::importance. Checkpoints hold what is defined.
   at::Tensor sensitivity, uncertainty;
 };
 

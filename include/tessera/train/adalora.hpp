@@ -16,7 +16,7 @@ namespace tessera::train {
 
 class AdaLora {
  public:
-  /// Both outlive it. Adds the moving averages to the slices of the adapters' unit, where checkpoints find them.
+  /// Both outlive it. The engine keeps the moving averages (EngineConfig::importance is the adapters' unit).
   AdaLora(shard::Engine& engine, adapt::Lora& lora);
 
   /// Adds the gradient of orth_reg_weight times the regulariser, times `scale`, to the slices' gradients, once a step,

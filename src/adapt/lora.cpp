@@ -24,19 +24,29 @@ constexpr std::int64_t kNormElements = std::int64_t{1} << 20;  ///< of a block o
 
 using AddParam = std::function<nn::Param(const char* what, std::vector<std::int64_t> shape, nn::Init init)>;
 
+/// The value of a bias in x's type; nothing where there is none.
+std::optional<at::Tensor> in_type(const nn::Param& bias, const at::Tensor& x) {
+  return bias ? std::optional(bias->value().to(x.scalar_type())) : std::nullopt;
+}
+
 /// What autograd keeps of the input: the (dropped-out) x for A's gradient and the low-rank product for B's.
 class LoraAdapter final : public nn::LayerAdapter {
  public:
   LoraAdapter(const LoraLayer& layer, double dropout)
-      : a_(layer.a), b_(layer.b), scaling_(layer.scaling), dropout_(dropout), site_(layer.target->name) {}
+      : a_(layer.a),
+        b_(layer.b),
+        bias_(layer.bias),
+        scaling_(layer.scaling),
+        dropout_(dropout),
+        site_(layer.target->name) {}
 
   at::Tensor apply(const at::Tensor& x, const at::Tensor& base, const nn::ForwardContext& ctx) const override {
     const at::Tensor low = at::linear(nn::dropout(x, dropout_, site_, ctx), a_->value().to(x.scalar_type()));
-    return base.add(at::linear(low, b_->value().to(x.scalar_type())), scaling_);
+    return base.add(at::linear(low, b_->value().to(x.scalar_type()), in_type(bias_, x)), scaling_);
   }
 
  private:
-  nn::Param a_, b_;
+  nn::Param a_, b_, bias_;
   double scaling_;
   double dropout_;
   std::string site_;
@@ -63,6 +73,7 @@ class ConvAdapter final : public nn::LayerAdapter {
   ConvAdapter(const LoraLayer& layer, double dropout)
       : a_(layer.a),
         b_(layer.b),
+        bias_(layer.bias),
         shape_(layer.target->conv),
         scaling_(layer.scaling),
         dropout_(dropout),
@@ -71,11 +82,11 @@ class ConvAdapter final : public nn::LayerAdapter {
   at::Tensor apply(const at::Tensor& x, const at::Tensor& base, const nn::ForwardContext& ctx) const override {
     const at::Tensor low = at::conv2d(nn::dropout(x, dropout_, site_, ctx), a_->value().to(x.scalar_type()), {},
                                       {shape_.stride, shape_.stride}, {shape_.padding, shape_.padding});
-    return base.add(at::conv2d(low, b_->value().to(x.scalar_type())), scaling_);
+    return base.add(at::conv2d(low, b_->value().to(x.scalar_type()), in_type(bias_, x)), scaling_);
   }
 
  private:
-  nn::Param a_, b_;
+  nn::Param a_, b_, bias_;
   nn::ConvShape shape_;
   double scaling_;
   double dropout_;
@@ -163,6 +174,8 @@ void check(const LoraConfig& config) {
   if (config.adalora && config.dora) throw RequestError("lora: use_dora is not for AdaLoRA");
   if (config.adalora && !(config.rank_pattern.empty() && config.alpha_pattern.empty() && !config.rslora))
     throw RequestError("lora: rank_pattern, alpha_pattern and use_rslora are not for AdaLoRA, which has one init_r");
+  if (config.bias && (config.adalora || config.dora || config.starts_in_base() || config.init == LoraInit::gaussian))
+    throw RequestError("lora: lora_bias is for plain LoRA with init_lora_weights true or false");
   if (!(config.dropout >= 0.0 && config.dropout < 1.0))
     throw RequestError("lora: dropout {} is not in [0, 1)", config.dropout);
 }
@@ -180,6 +193,8 @@ std::vector<std::shared_ptr<nn::LayerState>> checked_targets(const nn::ModelLayo
     if (target->kind != nn::LayerKind::linear && (config.dora || config.adalora || config.starts_in_base()))
       throw RequestError("lora: '{}' is no linear layer; DoRA, AdaLoRA, PiSSA and OLoRA are for linear layers",
                          target->name);
+    if (config.bias && (target->kind == nn::LayerKind::embedding || !target->bias))
+      throw RequestError("lora: lora_bias needs layers with a bias, which '{}' has not", target->name);
     const std::int64_t inputs = target->in * target->conv.kernel * target->conv.kernel;
     const bool read = config.layers.contains(target->name);  // whose rank was chosen elsewhere
     if (rank >= 1 && (rank <= std::min(inputs, target->out) || read)) continue;
@@ -236,6 +251,7 @@ LoraLayer add_layer(nn::ModelLayout& layout, nn::UnitId unit, const std::shared_
   layer.target = target;
   layer.scaling = config.scaling(settings);
   (config.adalora ? add_triplets : add_matrices)(layer, config, settings.rank, add);
+  if (config.bias) layer.bias = add(".lora_B.default.bias", {target->out}, nn::Init::zeros());
   return layer;
 }
 
@@ -300,6 +316,7 @@ LoraTensors bound_tensors(const LoraLayer& layer) {
   LoraTensors out{layer.a->value().flatten(1), layer.b->value().flatten(1), {}, layer.scaling};
   if (layer.e) out.a = out.a * layer.e->value();
   if (layer.magnitude) out.magnitude = layer.magnitude->value();
+  if (layer.bias) out.bias = layer.bias->value();
   return out;
 }
 
@@ -313,6 +330,11 @@ at::Tensor merged_rows(const at::Tensor& weight, const LoraTensors& lora, std::i
     rows.mul_(lora.magnitude.narrow(0, begin, count).to(at::kFloat).unsqueeze(1).div(length));
   }
   return rows.to(weight.scalar_type()).view(weight.sizes());
+}
+
+at::Tensor merged_bias(const at::Tensor& bias, const LoraTensors& lora) {
+  const at::NoGradGuard no_grad;
+  return bias.to(at::kFloat).add(lora.bias.to(at::kFloat), lora.scaling).to(bias.scalar_type());
 }
 
 at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling) {

@@ -15,8 +15,9 @@ struct Tail {
 };
 // AdaLoRA's are parameters of their layer, without a module of their own.
 constexpr std::string_view kEmbedding = ".lora_embedding_";
-constexpr std::array<Tail, 8> kTails{{{".lora_A.default.weight", &LayerMatrices::a},
+constexpr std::array<Tail, 9> kTails{{{".lora_A.default.weight", &LayerMatrices::a},
                                       {".lora_B.default.weight", &LayerMatrices::b},
+                                      {".lora_B.default.bias", &LayerMatrices::bias},
                                       {".lora_A.default", &LayerMatrices::a},
                                       {".lora_B.default", &LayerMatrices::b},
                                       {".lora_E.default", &LayerMatrices::e},

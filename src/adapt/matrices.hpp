@@ -25,6 +25,7 @@ struct LayerMatrices {
   const io::TensorInfo* b = nullptr;
   const io::TensorInfo* e = nullptr;          ///< AdaLoRA
   const io::TensorInfo* magnitude = nullptr;  ///< DoRA
+  const io::TensorInfo* bias = nullptr;       ///< lora_bias
   bool embedding = false;                     ///< A and B of an embedding
   /// Of the weight that they are for.
   std::vector<std::int64_t> weight_shape() const;

@@ -59,6 +59,7 @@ class MergedSource final : public io::TensorSource {
       layers_.emplace(weight->name, found);
     }
   }
+      if (found.matrices.bias != nullptr) add_bias(layer, found);
 
   const std::vector<io::TensorInfo>& tensors() const override { return base_->tensors(); }
   std::string where(const io::TensorInfo& tensor) const override { return base_->where(tensor); }
@@ -66,6 +67,8 @@ class MergedSource final : public io::TensorSource {
   void read(const io::TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const override {
     const auto found = layers_.find(tensor.name);
     if (found == layers_.end() || count == 0) return base_->read(tensor, begin, count, out);
+    if (const auto bias = biases_.find(tensor.name); bias != biases_.end())
+      return read_bias(bias->second, tensor, begin, count, out);
     const io::TensorInfo& weight = *base_->find(tensor.name);
     const LoraTensors lora = read_layer(found->second);
     const std::int64_t width = weight.numel() / weight.shape[0];
@@ -97,6 +100,24 @@ class MergedSource final : public io::TensorSource {
   };
   LoraTensors read_layer(const Layer& layer) const {
     const LayerMatrices& m = layer.matrices;
+  void add_bias(const std::string& layer, const Layer& adapter) {
+    const io::TensorInfo* bias = base_->find(layer + ".bias");
+    if (bias == nullptr || bias->numel() != adapter.matrices.bias->numel())
+      throw RequestError("the adapter has a bias for '{}', which has no such bias in the model", layer);
+    float_type(*bias, base_->where(*bias));
+    biases_.emplace(bias->name, adapter);
+  }
+  void read_bias(const Layer& adapter, const io::TensorInfo& tensor, std::int64_t begin, std::int64_t count,
+                 void* out) const {
+    const io::TensorInfo& own = *base_->find(tensor.name);
+    at::Tensor bias = at::empty({own.numel()}, float_type(own, ""));
+    base_->read(own, 0, own.numel(), bias.data_ptr());
+    LoraTensors lora;
+    lora.scaling = adapter.scaling;
+    lora.bias = read_matrix(*adapter_, *adapter.matrices.bias);
+    const at::Tensor part = merged_bias(bias, lora).narrow(0, begin, count).contiguous();
+    std::memcpy(out, part.const_data_ptr(), static_cast<std::size_t>(count) * io::size_of(own.type));
+  }
     LoraTensors out{
         read_matrix(*adapter_, *m.a).flatten(1), read_matrix(*adapter_, *m.b).flatten(1), {}, layer.scaling};
     if (m.embedding) out = {out.b.t(), out.a.t(), {}, layer.scaling};
@@ -105,7 +126,8 @@ class MergedSource final : public io::TensorSource {
     return out;
   }
   io::SourcePtr base_, adapter_;
-  std::map<std::string, Layer> layers_;
+  std::map<std::string, Layer> layers_;  // by their weights
+  std::map<std::string, Layer> biases_;  // those with lora_bias, by their biases
 };
 
 /// Weights that are written anew, or that belong to a training and not to the model.
@@ -181,7 +203,7 @@ MergeReport merge_folder(const MergeRequest& request) {
     const PeftFolder adapter = open_peft_folder(folder, [](const std::string& name) { return std::optional(name); });
     weights = merged_source(weights, adapter);
     for (const std::string& layer : adapter.config.targets)
-      report.merged += adapter.config.layer(layer).rank > 0 ? 1 : 0;
+      report.merged += adapter.config.layer(layer).rank > 0 ? (adapter.config.bias ? 2 : 1) : 0;
     if (adapter.replaced) report.replaced += static_cast<std::int64_t>(adapter.replaced->tensors().size());
   }
   make_directories(request.output);

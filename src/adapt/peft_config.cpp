@@ -14,12 +14,13 @@ constexpr std::string_view kAdapterName = ".default";
 constexpr std::string_view kMagnitude = ".lora_magnitude_vector";
 constexpr std::string_view kTriplet = ".lora_E";
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kBias = ".bias";
+constexpr std::string_view kBiased = ".lora_B";
 
 /// Options of PEFT that change what is computed and have no counterpart here.
-constexpr std::array<const char*, 8> kUnsupported = {
-    "fan_in_fan_out",          "lora_bias",   "layer_replication",
-    "target_parameters",       "use_qalora",  "alora_invocation_tokens",
-    "trainable_token_indices", "arrow_config"};
+constexpr std::array<const char*, 7> kUnsupported = {
+    "fan_in_fan_out",          "layer_replication", "target_parameters",      "use_qalora",
+    "alora_invocation_tokens", "arrow_config",      "trainable_token_indices"};
 
 bool drop_tail(std::string& text, std::string_view tail) {
   if (!text.ends_with(tail)) return false;
@@ -150,13 +151,20 @@ void refuse_unsupported(const JsonView& json) {
     const nlohmann::json& value = json.at(key).raw();
     if (value != false && !value.empty()) throw RequestError("{} is not supported", json.at(key).where());
   }
-  if (json.text("bias", "none") != "none") throw RequestError("{}: only 'bias' none is supported", json.where());
+  if (json.text("bias", "none") != "none") {
+    throw RequestError(
+        "{}: 'bias' {}: its file holds biases of the base under names that depend on PEFT's version; merge it with "
+        "PEFT",
+        json.where(), json.text("bias"));
+  }
 }
 
 }  // namespace
 
 std::string peft_file_name(std::string_view param_name) {
   std::string name = std::string(kPeftPrefix) + std::string(param_name);
+  if (drop_tail(name, std::string(kBiased) + std::string(kAdapterName) + std::string(kBias)))
+    return name + std::string(kBiased) + std::string(kBias);
   const bool adapter = drop_tail(name, std::string(kAdapterName) + std::string(kWeight));
   if (adapter && !name.ends_with(kMagnitude)) name += kWeight;
   if (!adapter) drop_tail(name, kAdapterName);
@@ -166,6 +174,11 @@ std::string peft_file_name(std::string_view param_name) {
 std::string param_name_of_peft(std::string_view file_name) {
   std::string name(file_name);
   if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
+  std::string module = name;
+  if (drop_tail(module, kBias)) {
+    drop_tail(module, kAdapterName);
+    return module.ends_with(kBiased) ? module + std::string(kAdapterName) + std::string(kBias) : "";
+  }
   const bool weight = drop_tail(name, kWeight);
   drop_tail(name, kAdapterName);
   for (const char* tail : {".lora_embedding_A", ".lora_embedding_B"}) {
@@ -194,6 +207,7 @@ std::string peft_config_json(const Lora& lora, const std::string& base_model) {
                          {"inference_mode", true},
                          {"init_lora_weights", init_json(lora.config.init)},
                          {"modules_to_save", list_or_null(lora.config.modules_to_save)}};
+  if (lora.config.bias) json["lora_bias"] = true;  // a key that PEFT has since 0.14
   put_targets(json, lora);
   if (lora.config.adalora) put_adalora(json, *lora.config.adalora);
   return json.dump(2) + "\n";
@@ -211,6 +225,7 @@ LoraConfig lora_config_from_json(const JsonView& json) {
   config.dropout = json.real("lora_dropout", 0.0);
   config.rslora = json.boolean("use_rslora", false);
   config.dora = json.boolean("use_dora", false);
+  config.bias = json.boolean("lora_bias", false);
   config.init = init_of(json);
   if (type == "ADALORA") {
     config.adalora = adalora_of(json);

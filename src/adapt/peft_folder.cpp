@@ -113,6 +113,11 @@ void check_layer(const PeftFolder& adapter, const std::string& layer, const fs::
     throw RequestError("{}: layer '{}' has {} lora_magnitude_vector, adapter_config.json says use_dora is {}",
                        folder.string(), layer, magnitude == nullptr ? "no" : "a", adapter.config.dora);
   }
+  if ((found.bias != nullptr) != adapter.config.bias || (found.bias != nullptr && found.bias->numel() != b->shape[0])) {
+    throw RequestError("{}: layer '{}' has {} as lora_B's bias, adapter_config.json says lora_bias is {}",
+                       folder.string(), layer, found.bias == nullptr ? "nothing" : io::shape_text(found.bias->shape),
+                       adapter.config.bias);
+  }
   if (magnitude != nullptr && magnitude->numel() != b->shape[0]) {
     throw RequestError("{}: layer '{}' has a lora_magnitude_vector {} for {} outputs", folder.string(), layer,
                        io::shape_text(magnitude->shape), b->shape[0]);

@@ -307,6 +307,7 @@ int run_plan(const std::vector<std::string>& args, Session&) {
   if (const auto prefix = train::prefix_of(flags.adapter)) adapt::attach_prefix(layout, *prefix);
   mark(layout, adapt::train_scope_from_name(flags.train_scope), std::holds_alternative<models::LlavaConfig>(config));
   for (const nn::Param& param : lora.saved) param->trainable = !param->buffer;
+  train::mark_biases(flags.adapter, layout, lora);
 
   auto request = request_of(flags, layout, config);
   if (lora.config.adalora) request.engine.importance = lora.unit;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "name_parts.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/split.hpp"
 
@@ -149,6 +150,11 @@ void bind(Options& o, AdapterFlags& f, const std::string& group) {
         "true: A uniform, B zero; gaussian: A normal, B zero; false: neither is zero; pissa, olora: both begin in the "
         "base weight, which loses what they take (pissa_niter_N: by N rounds of a randomised decomposition)",
         info);
+  o.add(
+      "lora_bias", &f.lora_bias,
+      "biases that train beside A and B: none; all, the language model's; lora_only, the adapted layers'; true: B has "
+      "one of its own (PEFT's lora_bias)",
+      {.group = group, .choices = {"none", "all", "lora_only", "true", "false"}});
   o.add("modules_to_save", &f.modules_to_save, "modules trained whole and saved with the adapter", info);
   bind_adalora(o, f, group);
   bind_prefix(o, f, group);
@@ -176,9 +182,29 @@ void apply(const AdapterFlags& f, adapt::LoraConfig& c, std::int64_t steps) {
   c.alpha_pattern = patterns<double>(f.alpha_pattern, "alpha_pattern", "a number");
   c.rslora = f.use_rslora;
   c.dora = f.use_dora;
+  c.bias = f.lora_bias == "true";
   set_init(f.init_lora_weights, c);
   c.modules_to_save = names(f.modules_to_save);
   c.adalora = adalora_of(f, steps);
+}
+
+std::int64_t mark_biases(const AdapterFlags& f, const nn::ModelLayout& layout, const adapt::Lora& lora) {
+  std::int64_t marked = 0;
+  const auto mark = [&](const nn::Param& bias) {
+    bias->trainable = true;
+    ++marked;
+  };
+  if (f.lora_bias == "all") {
+    for (const auto& p : layout.params()) {
+      const bool plain = p->name.ends_with(".bias") && !p->buffer && !layout.unit(p->unit).fused;
+      if (plain && in_language_model(p->name)) mark(p);
+    }
+  } else if (f.lora_bias == "lora_only") {
+    for (const auto& layer : lora.layers) {
+      if (layer.target->bias) mark(layer.target->bias);
+    }
+  }
+  return marked;
 }
 
 std::optional<adapt::PrefixConfig> prefix_of(const AdapterFlags& f) {
@@ -206,6 +232,7 @@ void check_no_adapter(const AdapterFlags& f, std::string_view needs) {
   refuse(f.use_rslora, "use_rslora");
   refuse(f.use_dora, "use_dora");
   refuse(f.init_lora_weights != "true", "init_lora_weights");
+  refuse(f.lora_bias != "none" && f.lora_bias != "false", "lora_bias");
   refuse(!f.modules_to_save.empty(), "modules_to_save");
   refuse(f.peft_type != "lora", "peft_type");
   if (const char* flag = first_adalora_flag(f)) refuse(true, flag);

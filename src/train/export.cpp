@@ -25,14 +25,23 @@ namespace fs = std::filesystem;
 constexpr std::int64_t kShardBytes = std::int64_t{5} << 30;        // transformers' default is of this order
 constexpr std::int64_t kMaxTorchBytes = std::int64_t{4000} << 20;  // the writer of such files ends at 4 GiB
 
-// The adapters of one layer, by the base weight they belong to.
+// The adapters of one layer, by the base weight (and, with lora_bias, by the bias) that they belong to.
 std::map<const nn::ParamState*, const adapt::LoraLayer*> layers_by_weight(const adapt::Lora& lora) {
   std::map<const nn::ParamState*, const adapt::LoraLayer*> out;
-  for (const auto& layer : lora.layers) out[layer.target->weight.get()] = &layer;
+  for (const auto& layer : lora.layers) {
+    out[layer.target->weight.get()] = &layer;
+    if (layer.bias) out[layer.target->bias.get()] = &layer;
+  }
   return out;
 }
 
 at::ScalarType stored_type(const std::string& precision) {
+at::Tensor merged(const nn::ParamState& p, const adapt::LoraLayer& layer) {
+  const auto tensors = adapt::bound_tensors(layer);
+  const bool bias = layer.target->bias.get() == &p;
+  return bias ? adapt::merged_bias(p.value(), tensors) : adapt::merged_rows(p.value(), tensors, 0);
+}
+
   return precision == "bf16" ? at::kBFloat16 : precision == "fp16" ? at::kHalf : at::kFloat;
 }
 
@@ -344,8 +353,7 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
         if (left_out(model, p)) return;
         const at::NoGradGuard no_grad;
         const auto found = adapted.find(&p);
-        const auto whole =
-            found == adapted.end() ? p.value() : adapt::merged_rows(p.value(), adapt::bound_tensors(*found->second), 0);
+        const auto whole = found == adapted.end() ? p.value() : merged(p, *found->second);
         const auto host = on_host(whole, type);
         writer->write(file_name(model, p.name), 0, host.numel(), host.const_data_ptr());
       });

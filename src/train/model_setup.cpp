@@ -27,12 +27,15 @@ bool contains(const std::string& name, std::string_view part) {
   return name.find(part) != std::string::npos;
 }
 
-void settle_what_trains(LoadedModel& m, const TrainConfig& config) {
+void settle_what_trains(LoadedModel& m, const TrainConfig& config, const Log& log) {
   if (const auto lora = m.recipe->adapters(*m.layout)) m.lora = adapt::attach_lora(*m.layout, *lora);
   if (const auto prefix = prefix_of(config.adapter)) m.prefix = adapt::attach_prefix(*m.layout, *prefix);
   m.recipe->mark_trained(*m.layout);
   if (m.lora) {
     for (const auto& p : m.lora->saved) p->trainable = !p->buffer;
+    const auto& biases = config.adapter.lora_bias;
+    if (mark_biases(config.adapter, *m.layout, *m.lora) == 0 && (biases == "all" || biases == "lora_only"))
+      log.warn("--lora_bias {}: there are no such biases, the language model's layers have none", biases);
   }
   for (const auto& p : m.layout->params()) {
     if (p->trainable && contains(p->name, kClip)) m.vision_tower_trained = true;
@@ -154,10 +157,10 @@ shard::RunPlan plan_engine(const LoadedModel& m, const TrainConfig& config, cons
   request.engine.moments = optimizer_of(config).moments();
   request.engine.moments_8bit = optimizer_of(config).moments_8bit();
   request.engine.average = for_training && config.optimization.ema_decay > 0;
+  if (for_training && m.lora && m.lora->config.adalora) request.engine.importance = m.lora->unit;
   if (for_training) check_layer_major(config.engine, shape.micro_batches);
   request.choices = choices(config.engine, *m.layout);
   request.micro_batches = shape.micro_batches;
-  if (for_training && m.lora && m.lora->config.adalora) request.engine.importance = m.lora->unit;
   request.has_backward = backward_of(*m.layout, for_training);
   const std::int64_t element = request.engine.compute == shard::ComputeType::f32 ? 4 : 2;
   request.work = m.recipe->workload(*m.layout, shape, element);
@@ -200,7 +203,7 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
     own.build(*loaded->layout);
     loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder()) &&
                                    !models::has_tower_inside(own.exported_config());
-    if (for_training) settle_what_trains(*loaded, config);
+    if (for_training) settle_what_trains(*loaded, config, log);
     auto weights = with_added_rows(own.open_weights(), *loaded->layout, config, seed, log);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
                                micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)), *weights);

@@ -56,6 +56,31 @@ TEST(Lora, StartsWithoutEffect) {
   EXPECT_LT(distance(m.q(x, {}), x.matmul(m.q.state().weight->value().t())), 1e-6);
 }
 
+TEST(Lora, ABiasOfItsOwnIsForLayersWithOne) {
+  TwoLayers m;
+  LoraConfig config = rank_three();
+  config.bias = true;
+  EXPECT_THROW(attach_lora(m.layout, config), RequestError);
+  nn::ModelLayout layout;
+  const nn::Linear q(nn::Scope(layout, layout.add_unit("u"), "m"), "q_proj", 7, 5, true);
+  const Lora lora = attach_lora(layout, config);
+  nn::materialize(layout, 1);
+  const at::Tensor bias = at::randn({5}), x = at::randn({2, 7});
+  const at::Tensor without = q(x, {});
+  lora.layers.at(0).bias->bind(bias);
+  EXPECT_LT(distance(q(x, {}), without.add(bias, 4.0)), 1e-5);
+  EXPECT_LT(distance(merged_bias(q.state().bias->value(), bound_tensors(lora.layers[0])),
+                     q.state().bias->value().add(bias, 4.0)),
+            1e-6);
+}
+
+TEST(Lora, ABiasOfItsOwnIsForPlainLora) {
+  TwoLayers m;
+  LoraConfig config = rank_three();
+  config.bias = config.dora = true;
+  EXPECT_THROW(attach_lora(m.layout, config), RequestError);
+}
+
 TEST(Lora, KeepsTheLowRankProductAloneForBackward) {
   nn::ModelLayout layout;
   const nn::Linear layer(nn::Scope(layout, layout.add_unit("unit"), ""), "q_proj", 96, 80, true);

@@ -17,6 +17,10 @@ TEST(PeftConfig, NamesGoToPeftAndBack) {
   EXPECT_EQ(param_name_of_peft(theirs), ours);
   EXPECT_EQ(param_name_of_peft("base_model.model." + ours), ours);
   EXPECT_EQ(param_name_of_peft("base_model.model.lm_head.weight"), "");
+  const std::string bias = "model.layers.3.self_attn.q_proj.lora_B.default.bias";
+  EXPECT_EQ(peft_file_name(bias), "base_model.model.model.layers.3.self_attn.q_proj.lora_B.bias");
+  EXPECT_EQ(param_name_of_peft(peft_file_name(bias)), bias);
+  EXPECT_EQ(param_name_of_peft("base_model.model.model.layers.3.self_attn.q_proj.bias"), "");
   const std::string magnitude = "lm_head.lora_magnitude_vector.default.weight";
   EXPECT_EQ(peft_file_name(magnitude), "base_model.model.lm_head.lora_magnitude_vector");
   for (const char* tail : {"", ".default", ".weight", ".default.weight"}) {
@@ -32,7 +36,7 @@ TEST(PeftConfig, ReadsPeftsConfigurationAndRefusesWhatItCannotDo) {
   EXPECT_DOUBLE_EQ(config.scaling(), 2.0);
   for (const char* text :
        {R"({"peft_type": "IA3", "r": 4, "lora_alpha": 8})", R"({"peft_type": "LORA", "lora_alpha": 8})",
-        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_bias": true})",
+        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "layer_replication": [[0, 1]]})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa_niter_4"})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"q": "many"}})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "all"})",

@@ -34,6 +34,29 @@ TEST(AdapterFlags, WithoutThemLisasRulesStay) {
   EXPECT_FALSE(config.rslora || config.dora);
 }
 
+TEST(AdapterFlags, BiasesOfTheBaseTrainByTheirKind) {
+  for (const auto& [kind, wanted] : std::vector<std::pair<std::string, Names>>{
+           {"none", {}},
+           {"true", {}},
+           {"all", {"model.layers.0.q_proj.bias", "model.layers.0.k_proj.bias"}},
+           {"lora_only", {"model.layers.0.q_proj.bias", "model.vision_tower.q_proj.bias"}}}) {
+    nn::ModelLayout layout;
+    const nn::Scope scope(layout, layout.add_unit("all"), "model");
+    for (const char* name : {"layers.0.q_proj", "layers.0.k_proj", "vision_tower.q_proj"})
+      nn::Linear(scope, name, 8, 8, true);
+    auto config = config_of({"--target_modules", "q_proj", "--lora_bias", kind});
+    config.rank = 2;
+    const auto lora = adapt::attach_lora(layout, config);
+    const auto marked = mark_biases(parsed({"--lora_bias", kind}), layout, lora);
+    EXPECT_EQ(marked, static_cast<std::int64_t>(wanted.size())) << kind;
+    Names found;
+    for (const auto& p : layout.params()) {
+      if (p->trainable && p->unit != lora.unit) found.push_back(p->name);
+    }
+    EXPECT_EQ(found, wanted) << kind;
+  }
+}
+
 TEST(AdapterFlags, TargetsAreNamesAnExpressionOrAllLinear) {
   auto config = config_of({"--target_modules", "q_proj", "v_proj,self_attn.o_proj"});
   EXPECT_EQ(config.match, TargetMatch::suffix);
@@ -55,6 +78,8 @@ TEST(AdapterFlags, EveryOtherFlagSetsItsPart) {
   EXPECT_EQ(config.alpha_pattern, (std::vector<std::pair<std::string, double>>{{"k_proj", 1.5}}));
   EXPECT_TRUE(config_of({"--use_rslora"}).rslora);
   EXPECT_TRUE(config_of({"--use_dora"}).dora);
+  EXPECT_TRUE(config_of({"--lora_bias", "true"}).bias);
+  EXPECT_FALSE(config_of({"--lora_bias", "all"}).bias);
   EXPECT_EQ(config_of({"--init_lora_weights", "gaussian"}).init, adapt::LoraInit::gaussian);
   EXPECT_EQ(config_of({"--init_lora_weights", "false"}).init, adapt::LoraInit::both);
   EXPECT_EQ(config_of({"--modules_to_save", "lm_head,norm"}).modules_to_save, (Names{"lm_head", "norm"}));

@@ -5,7 +5,7 @@
 
 namespace tessera::testing_support {
 
-AdapterRun::AdapterRun(const std::string& golden, const std::vector<std::string>& adapters)
+AdapterRun::AdapterRun(const std::string& golden, const std::vector<std::string>& adapters, const Attach& attach)
     : comm_(comm::make_mpi(env_)),
       folder_(golden_model(golden)),
       inputs_(io::read_tensors(folder_ / "inputs.safetensors")) {
@@ -14,14 +14,16 @@ AdapterRun::AdapterRun(const std::string& golden, const std::vector<std::string>
   for (const auto& name : adapters) request.adapters.push_back(folder_ / name);
   request.grads = "trainable";
   model_ = models::ForwardModel::open(request);
+  io::SourcePtr weights(io::SourcePtr(), &model_->weights());
+  if (attach) weights = std::make_shared<io::OverlaySource>(std::vector<io::SourcePtr>{attach(*model_), weights});
   shard::EngineConfig config;
+  if (const auto* lora = model_->lora(); lora != nullptr && lora->config.adalora) config.importance = lora->unit;
   for (const nn::Unit& unit : model_->layout().units()) {
     // All logits are differentiated here, which needs a frozen head whole.
-  if (const auto* lora = model_->lora(); lora != nullptr && lora->config.adalora) config.importance = lora->unit;
     config.units.push_back({.frozen = unit.row_matrix ? shard::Placement::resident : shard::Placement::world});
   }
   engine_ = std::make_unique<shard::Engine>(model_->layout(), comm::Fabric::on_host(*comm_), config);
-  engine_->load(model_->weights(), {});
+  engine_->load(*weights, {});
   engine_->settle();
 }
 

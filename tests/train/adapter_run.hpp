@@ -26,8 +26,10 @@ struct AroundUpdate {
 /// A golden model with its adapters over an engine.
 class AdapterRun {
  public:
-  /// adapters: folders inside the golden's.
-  explicit AdapterRun(const std::string& golden, const std::vector<std::string>& adapters = {"adapter"});
+  /// adapters: folders inside the golden's. `attach` may put more on the model, and returns where its weights are.
+  using Attach = std::function<io::SourcePtr(models::ForwardModel&)>;
+  explicit AdapterRun(const std::string& golden, const std::vector<std::string>& adapters = {"adapter"},
+                      const Attach& attach = {});
 
   /// One step from the recorded inputs. Every rank has the whole batch, so that each loss counts one part in the number
   /// of ranks.

@@ -1,7 +1,7 @@
 #pragma once
 /// LoRA on chosen linear layers, embeddings and convolutions of a layout, DoRA and AdaLoRA on linear layers, with
 /// PEFT's names, configuration and initialisations.
-///   LoRA: y = W x + b + scaling * B(A(dropout(x)))
+///   LoRA: y = W x + b + scaling * (B(A(dropout(x))) + c), c the adapter's own bias, where there is one
 ///   DoRA: W + scaling * B A, every row scaled to the length that the magnitude vector m gives it; the length it had is
 ///         a constant to the gradient. With dropout the part that is added to W x + b sees the dropped-out x.
 ///   AdaLoRA: y = W x + b + scaling * B(E A(dropout(x))), E diagonal (adalora.hpp).
@@ -42,6 +42,7 @@ struct LoraConfig : Targets {
   double dropout = 0.05;
   bool rslora = false;  ///< scaling alpha/sqrt(rank) instead of alpha/rank
   bool dora = false;
+  bool bias = false;  ///< PEFT's lora_bias: B adds a bias of its own to linear layers and convolutions that have one
   LoraInit init = LoraInit::kaiming;
   std::int64_t pissa_iterations = -1;    ///< of pissa's randomised decomposition; below 0: the exact one
   std::optional<AdaLoraConfig> adalora;  ///< its init_r is the rank then, for every layer
@@ -70,6 +71,7 @@ struct LoraLayer {
   nn::Param a, b;
   nn::Param e;          ///< [r, 1], "<layer>.lora_E.default"; null: no AdaLoRA
   nn::Param magnitude;  ///< [out], "<layer>.lora_magnitude_vector.default.weight"; null: no DoRA
+  nn::Param bias;       ///< [out], "<layer>.lora_B.default.bias", zero at the start; null: no lora_bias
   double scaling = 0;
 };
 
@@ -85,7 +87,7 @@ struct Lora {
 /// the layers' units adapted. Call it after the model is built. A magnitude's own initial value is one: set it to
 /// row_norms of the layer's weight, or load it. Throws RequestError: what find_targets refuses, a rank below 1 or above
 /// a target's smaller side, dropout outside [0,1), a pattern that matches no target, a layer that has an adapter
-/// already.
+/// already, a bias for a layer that has none of its own.
 Lora attach_lora(nn::ModelLayout& layout, const LoraConfig& config);
 
 /// Full names of the layers the configuration would adapt, in layout order.
@@ -107,6 +109,7 @@ struct LoraTensors {
   at::Tensor b;          ///< [out, r]
   at::Tensor magnitude;  ///< [out]
   double scaling = 0;
+  at::Tensor bias{};  ///< [out]; undefined: no lora_bias
 };
 
 /// Those of a layer whose parameters are bound.
@@ -114,6 +117,9 @@ LoraTensors bound_tensors(const LoraLayer& layer);
 
 /// rows [begin, begin+count) of the merged weight in W's dtype and shape, computed in fp32. weight: these rows of W.
 at::Tensor merged_rows(const at::Tensor& weight, const LoraTensors& lora, std::int64_t begin);
+
+/// The layer's own bias with the adapter's: b + scaling * c, in b's type, computed in fp32.
+at::Tensor merged_bias(const at::Tensor& bias, const LoraTensors& lora);
 
 /// The length of every row of W + scaling * B A, fp32 [out], computed in fp32 by blocks of rows, so that the sum never
 /// exists as a whole. No graph.

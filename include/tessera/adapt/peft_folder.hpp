@@ -16,10 +16,10 @@
 namespace tessera::adapt {
 
 struct PeftFolder {
-  LoraConfig config;       ///< targets are the adapted layers' full names; rank and alpha of each in `layers`
-  io::SourcePtr weights;   ///< "<layer>.lora_A.default.weight" [r, in], "….lora_B.default.weight" [out, r], with DoRA
-                           ///< "….lora_magnitude_vector.default.weight" [out]
-  io::SourcePtr replaced;  ///< base weights in the place of the model's own; null when there are none
+  LoraConfig config;      ///< targets are the adapted layers' full names; rank and alpha of each in `layers`
+  io::SourcePtr weights;  ///< "<layer>.lora_A.default.weight" [r, in], "….lora_B.default.weight" [out, r], with DoRA
+                          ///< "….lora_magnitude_vector.default.weight" [out], with lora_bias "….lora_B.default.bias"
+  io::SourcePtr replaced;                  ///< base weights in the place of the model's own; null when there are none
   std::vector<std::string> trained_whole;  ///< of these, modules_to_save's
   /// (name of a tensor here, name in the adapter's file)
   std::vector<std::pair<std::string, std::string>> file_names;

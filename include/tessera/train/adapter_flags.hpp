@@ -25,6 +25,7 @@ struct AdapterFlags {
   bool use_rslora = false;
   bool use_dora = false;
   std::string init_lora_weights = "true";
+  std::string lora_bias = "none";  ///< none, true (PEFT's lora_bias), all, lora_only (PEFT's and LLaVA's `bias`)
   std::vector<std::string> modules_to_save;
   std::string peft_type = "lora";  ///< lora, adalora
   // AdaLoRA's, PEFT's defaults where they are absent
@@ -43,6 +44,10 @@ void bind(Options& options, AdapterFlags& flags, const std::string& group);
 /// `steps`: of the run, AdaLoRA's total_step where the flag does not say. Throws RequestError naming the flag: a
 /// pattern without '=', what is no number, an AdaLoRA's flag without --peft_type adalora.
 void apply(const AdapterFlags& flags, adapt::LoraConfig& config, std::int64_t steps = 0);
+
+/// With --lora_bias all the biases of the language model train, with lora_only those of the adapted layers: marks them.
+/// Returns how many.
+std::int64_t mark_biases(const AdapterFlags& flags, const nn::ModelLayout& layout, const adapt::Lora& lora);
 
 /// The prefix that is asked for; nothing without --num_virtual_tokens. Throws RequestError for its other flags then.
 std::optional<adapt::PrefixConfig> prefix_of(const AdapterFlags& flags);

@@ -1,7 +1,4 @@
-"""The command-line arguments of the references' trainers. Each must be known to `tessera train`, but for
-biases beside LoRA, which it refuses as unknown until it has them."""
-
-NOT_YET = {"lora_bias"}
+"""The command-line arguments of the references' trainers. Each must be known to `tessera train`."""
 
 LISA = """local_rank version vis_save_path precision image_size model_max_length lora_r vision-tower load_in_8bit
 load_in_4bit dataset sample_rates sem_seg_data refer_seg_data vqa_data reason_seg_data val_dataset dataset_dir

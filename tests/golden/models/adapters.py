@@ -1,5 +1,6 @@
 """Goldens of the LoRA family by PEFT: patterns of targets, ranks and alphas, layer indices, DoRA, modules_to_save,
-PiSSA, OLoRA, embeddings. `lora_clip_conv` is an adapter for clip_28px with its patch embedding, and its outputs there.
+PiSSA, OLoRA, embeddings, lora_bias. `lora_clip_conv` is an adapter for clip_28px with its patch embedding, and its outputs there; `lora_llava` one for
+llava_hf_llama, whose modules' names in PEFT's file are not those of transformers' files.
 
 See peft_common.py. Gradients are those of the adapter's own tensors alone; a few steps of training follow.
 """
@@ -9,7 +10,8 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft_common import (SMALL, base_model, disturb, run_steps, save_adapter, save_steps, text_inputs, trained,
                          write_adapter_case)
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration, Qwen2Config,
+                          Qwen2ForCausalLM)
 
 STEPS = 4
 
@@ -44,6 +46,8 @@ CASES = {
         LlamaConfig, LlamaForCausalLM,
         dict(r=3, lora_alpha=4, target_modules=["embed_tokens", "o_proj"], rank_pattern={"o_proj": 2})),
 }
+LORA_BIAS = (Qwen2Config, Qwen2ForCausalLM,
+             dict(r=2, lora_alpha=5, lora_bias=True, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
 
 
 def change(name, p, noise):
@@ -90,6 +94,22 @@ def make_clip(name, seed):
     save_adapter(model, folder / "adapter")
 
 
+def make_llava(name, seed):
+    base = LlavaForConditionalGeneration.from_pretrained(DATA / "llava_hf_llama", attn_implementation="eager",
+                                                         dtype=torch.float32)
+    torch.manual_seed(seed)
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=5, target_modules=["q_proj", "fc1"],
+                                            modules_to_save=["multi_modal_projector"]))
+    disturb(model, seed, change)
+    out = model(**load_file(DATA / "llava_hf_llama" / "inputs.safetensors"))
+    folder = DATA / name
+    folder.mkdir(exist_ok=True)
+    save_file({"logits": out.logits.detach().clone(), "loss": out.loss.detach()}, folder / "expected.safetensors")
+    save_adapter(model, folder / "adapter")
+
+
 for seed, (name, case) in enumerate(CASES.items()):
     make(seed, name, *case)
 make_clip("lora_clip_conv", 180)
+make(len(CASES), "lora_bias", *LORA_BIAS)
+make_llava("lora_llava", 190)

@@ -16,6 +16,8 @@
 #include "tessera/core/json.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/io/model_writer.hpp"
+#include "tessera/io/names.hpp"
+#include "tessera/io/quantized_source.hpp"
 
 namespace tessera::adapt {
 namespace {
@@ -57,18 +59,18 @@ class MergedSource final : public io::TensorSource {
       }
       float_type(*weight, base_->where(*weight));
       layers_.emplace(weight->name, found);
+      if (found.matrices.bias != nullptr) add_bias(layer, found);
     }
   }
-      if (found.matrices.bias != nullptr) add_bias(layer, found);
 
   const std::vector<io::TensorInfo>& tensors() const override { return base_->tensors(); }
   std::string where(const io::TensorInfo& tensor) const override { return base_->where(tensor); }
 
   void read(const io::TensorInfo& tensor, std::int64_t begin, std::int64_t count, void* out) const override {
-    const auto found = layers_.find(tensor.name);
-    if (found == layers_.end() || count == 0) return base_->read(tensor, begin, count, out);
     if (const auto bias = biases_.find(tensor.name); bias != biases_.end())
       return read_bias(bias->second, tensor, begin, count, out);
+    const auto found = layers_.find(tensor.name);
+    if (found == layers_.end() || count == 0) return base_->read(tensor, begin, count, out);
     const io::TensorInfo& weight = *base_->find(tensor.name);
     const LoraTensors lora = read_layer(found->second);
     const std::int64_t width = weight.numel() / weight.shape[0];
@@ -98,8 +100,6 @@ class MergedSource final : public io::TensorSource {
     LayerMatrices matrices;
     double scaling;
   };
-  LoraTensors read_layer(const Layer& layer) const {
-    const LayerMatrices& m = layer.matrices;
   void add_bias(const std::string& layer, const Layer& adapter) {
     const io::TensorInfo* bias = base_->find(layer + ".bias");
     if (bias == nullptr || bias->numel() != adapter.matrices.bias->numel())
@@ -118,6 +118,8 @@ class MergedSource final : public io::TensorSource {
     const at::Tensor part = merged_bias(bias, lora).narrow(0, begin, count).contiguous();
     std::memcpy(out, part.const_data_ptr(), static_cast<std::size_t>(count) * io::size_of(own.type));
   }
+  LoraTensors read_layer(const Layer& layer) const {
+    const LayerMatrices& m = layer.matrices;
     LoraTensors out{
         read_matrix(*adapter_, *m.a).flatten(1), read_matrix(*adapter_, *m.b).flatten(1), {}, layer.scaling};
     if (m.embedding) out = {out.b.t(), out.a.t(), {}, layer.scaling};
@@ -170,10 +172,23 @@ nlohmann::json merged_config(const io::ModelFolder& model, const std::vector<fs:
   return config;
 }
 
+/// An adapter's names as the model's files have them. PEFT's over transformers' LLaVA are those of its modules, which
+/// are not those of its files (io/names.hpp).
+Rename names_of(const io::SourcePtr& weights) {
+  std::map<std::string, std::string> by_ours;
+  for (const io::TensorInfo& tensor : weights->tensors()) by_ours.emplace(io::llava_name(tensor.name), tensor.name);
+  return [weights, by_ours = std::move(by_ours)](const std::string& name) -> std::optional<std::string> {
+    if (weights->find(name) != nullptr) return name;
+    const auto found = by_ours.find(io::llava_name(name));
+    return found == by_ours.end() ? name : found->second;
+  };
+}
+
 void write_config(nlohmann::json config, const io::TensorSource& weights, const fs::path& output) {
   const io::TensorInfo* embedding = weights.find("model.embed_tokens.weight");
   if (embedding == nullptr) embedding = weights.find("transformer.wte.weight");
   if (embedding != nullptr && config.contains("vocab_size")) config["vocab_size"] = embedding->shape.at(0);
+  io::drop_quantization(config);
   write_json(output / "config.json", config);
 }
 
@@ -200,7 +215,7 @@ MergeReport merge_folder(const MergeRequest& request) {
   MergeReport report;
   io::SourcePtr weights = model.weights();
   for (const fs::path& folder : request.adapters) {
-    const PeftFolder adapter = open_peft_folder(folder, [](const std::string& name) { return std::optional(name); });
+    const PeftFolder adapter = open_peft_folder(folder, names_of(weights));
     weights = merged_source(weights, adapter);
     for (const std::string& layer : adapter.config.targets)
       report.merged += adapter.config.layer(layer).rank > 0 ? (adapter.config.bias ? 2 : 1) : 0;

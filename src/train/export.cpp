@@ -12,6 +12,7 @@
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_writer.hpp"
 #include "tessera/io/names.hpp"
+#include "tessera/io/quantized_source.hpp"
 #include "tessera/io/safetensors.hpp"
 #include "tessera/io/tensor_file.hpp"
 #include "tessera/io/torch_writer.hpp"
@@ -35,13 +36,13 @@ std::map<const nn::ParamState*, const adapt::LoraLayer*> layers_by_weight(const 
   return out;
 }
 
-at::ScalarType stored_type(const std::string& precision) {
 at::Tensor merged(const nn::ParamState& p, const adapt::LoraLayer& layer) {
   const auto tensors = adapt::bound_tensors(layer);
   const bool bias = layer.target->bias.get() == &p;
   return bias ? adapt::merged_bias(p.value(), tensors) : adapt::merged_rows(p.value(), tensors, 0);
 }
 
+at::ScalarType stored_type(const std::string& precision) {
   return precision == "bf16" ? at::kBFloat16 : precision == "fp16" ? at::kHalf : at::kFloat;
 }
 
@@ -221,6 +222,7 @@ nlohmann::json language_config(const LoadedModel& model, const std::string& prec
 // A tower that is kept lies in the weights, and its description beside them.
 void write_config(const LoadedModel& model, const fs::path& dir, const std::string& precision) {
   auto config = language_config(model, precision);
+  io::drop_quantization(config);
   if (keeps_tower(model) && !model.recipe->tower_folder().empty()) {
     config["mm_vision_tower"] = "clip";
     make_directories(dir / "clip");

@@ -10,6 +10,7 @@
 
 #include "models/golden.hpp"
 #include "support/support.hpp"
+#include "tessera/core/file.hpp"
 
 namespace tessera {
 namespace {
@@ -76,6 +77,39 @@ TEST(QuantizedProgram, EndsWithStatusTwoOnWhatContradictsItself) {
   refused(plain, "--quantize nf4 --llm_int8_threshold 6", "needs weights in int8");
   refused(packed, "--llm_int8_skip_modules q_proj", "hold weights in nf4");
   refused(plain, "--quantize nf4 --llm_int8_skip_modules q_prj", "did you mean");
+  refused(plain, "--quantize nf4 --dump_quantized nothing_has_this_name", "--dump_quantized");
+}
+
+// The folder's config.json says 5; 0 and what is skipped are other logits.
+TEST(QuantizedProgram, TheThresholdAndWhatIsSkippedChangeTheLogits) {
+  const testing_support::TempDir dir;
+  const auto logits = [&](const fs::path& base, const std::string& flags) {
+    const RunResult run = tessera(forward("qlora_int8", base, dir / "out.safetensors", flags));
+    EXPECT_EQ(run.status, 0) << run.output;
+    return io::read_tensors(dir / "out.safetensors").at("logits").contiguous();
+  };
+  const fs::path plain = golden_model("qlora_int8"), packed = golden_model("qlora_int8_packed");
+  const auto own = logits(packed, ""), six = logits(packed, "--llm_int8_threshold 6");
+  EXPECT_TRUE(at::equal(own, logits(packed, "--llm_int8_threshold 5")));
+  EXPECT_FALSE(at::equal(own, six));
+  EXPECT_TRUE(at::equal(six, logits(plain, "--quantize int8")));
+  EXPECT_FALSE(at::equal(own, logits(packed, "--llm_int8_threshold 0")));
+  EXPECT_FALSE(at::equal(six, logits(plain, "--quantize int8 --llm_int8_skip_modules mlp")));
+}
+
+TEST(QuantizedProgram, WhatIsMergedFromAPackedFolderIsPlainAndSaysSo) {
+  const testing_support::TempDir dir;
+  const fs::path model = golden_model("qlora_nf4_double"), merged = dir / "merged";
+  const RunResult run = tessera("merge --model " + golden_model("qlora_nf4_double_packed").string() + " --adapter " +
+                                (model / "adapter").string() + " --output " + merged.string());
+  ASSERT_EQ(run.status, 0) << run.output;
+  EXPECT_EQ(read_file(merged / "config.json").find("quantization_config"), std::string::npos);
+  const RunResult plain =
+      tessera("forward --model " + merged.string() + " --inputs " + (model / "inputs.safetensors").string() +
+              " --outputs " + (dir / "out.safetensors").string() + " --dtype fp32");
+  ASSERT_EQ(plain.status, 0) << plain.output;
+  const auto wanted = io::read_tensors(model / "expected.safetensors").at("logits");
+  EXPECT_TRUE(testing_support::close(io::read_tensors(dir / "out.safetensors").at("logits"), wanted));
 }
 
 TEST(QuantizedProgram, APlanOfNf4HoldsAQuarterOfTheFrozenWeights) {

@@ -5,6 +5,7 @@
 #include "models/golden.hpp"
 #include "nn/support.hpp"
 #include "support/support.hpp"
+#include "tessera/adapt/peft_folder.hpp"
 #include "tessera/core/error.hpp"
 
 namespace tessera::models {
@@ -179,6 +180,22 @@ TEST(AdaLoraGolden, BeforeTrainingOutputsAndGradientsAreThoseOfPeft) {
     EXPECT_TRUE(expected.contains("orth_reg"));
     EXPECT_GT(expect_all_close(run_forward(request, inputs_of(name)), expected), 15) << name;
   }
+}
+
+// PEFT's names over transformers' LLaVA are those of its modules: forward and merge find the files' by them.
+TEST(LoraGolden, AnAdapterOverTransformersLlavaIsThatOfPeftAlsoMerged) {
+  const auto adapter = golden_model("lora_llava") / "adapter";
+  const TensorMap expected = expected_of("lora_llava");
+  ForwardRequest request = request_for("llava_hf_llama", "");
+  request.adapters = {adapter};
+  EXPECT_EQ(expect_all_close(run_forward(request, inputs_of("llava_hf_llama")), expected), 2);
+  const testing_support::TempDir dir;
+  const auto report = adapt::merge_folder({golden_model("llava_hf_llama"), {adapter}, dir / "merged"});
+  EXPECT_EQ(report.merged, 8);
+  EXPECT_EQ(report.replaced, 4);
+  request.adapters.clear();
+  request.model = dir / "merged";
+  EXPECT_EQ(expect_all_close(run_forward(request, inputs_of("llava_hf_llama")), expected), 2);
 }
 
 struct PrefixCase {

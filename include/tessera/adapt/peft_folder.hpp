@@ -55,7 +55,8 @@ struct MergeReport {
 };
 
 /// Writes the merged model folder, tensor by tensor in blocks: weights in the base's types and names, config.json and
-/// every other file that is no weight (of a LLaVA's adapter on a bare language model the adapter's config.json), the
+/// bitsandbytes' settings left out, since what it had packed is written as values, and every other file that is no
+/// weight (of a LLaVA's adapter on a bare language model the adapter's config.json), the
 /// files in which LISA v0 keeps SAM and its projection, and the vision tower's folder where the config names it
 /// relative to its own.
 MergeReport merge_folder(const MergeRequest& request);

@@ -189,4 +189,16 @@ PeftFolder open_peft_folder(const fs::path& folder, const Rename& rename) {
   return adapter;
 }
 
+void check_fits(const PeftFolder& adapter, const Lora& lora, const fs::path& folder) {
+  const auto check = [&](const nn::Param& param) {
+    const io::TensorInfo* found = param == nullptr ? nullptr : adapter.weights->find(param->name);
+    if (found == nullptr || found->shape == param->shape) return;
+    throw RequestError("{}: an adapter for another base: '{}' is {}, this model takes {}", folder.string(), found->name,
+                       io::shape_text(found->shape), io::shape_text(param->shape));
+  };
+  for (const LoraLayer& layer : lora.layers) {
+    for (const nn::Param& param : {layer.a, layer.b, layer.magnitude, layer.bias}) check(param);
+  }
+}
+
 }  // namespace tessera::adapt

@@ -100,6 +100,7 @@ void ForwardModel::attach_adapters(const ForwardRequest& request) {
       weights_ = adapt::merged_source(weights_, adapter);
     } else {
       attach_lora(adapter);
+      adapt::check_fits(adapter, *lora_, folder);
     }
   }
 }

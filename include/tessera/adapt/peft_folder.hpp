@@ -32,6 +32,10 @@ using Rename = std::function<std::optional<std::string>(const std::string&)>;
 /// its magnitude), a rank that is not the configured one.
 PeftFolder open_peft_folder(const std::filesystem::path& folder, const Rename& rename);
 
+/// Throws RequestError in one line when a matrix has not the shape that its layer in the layout takes: an adapter for
+/// another base.
+void check_fits(const PeftFolder& adapter, const Lora& lora, const std::filesystem::path& folder);
+
 /// The weights that the adapter is for: `base`, or, where it began in them (PiSSA, OLoRA), what they have left.
 io::SourcePtr adapted_base(io::SourcePtr base, const PeftFolder& adapter);
 

@@ -1,6 +1,6 @@
 """tests/bench/adapters.cpp beside PEFT: one adapted linear layer, forward and backward, in turn on the same cores.
 
-  python tests/bench/adapters.py --bench build/bench_adapters [--rounds 3] [--threads 2]
+  python tests/bench/adapters.py --bench build/bench_adapters [--rounds 3] [--threads 2] [--device cuda]
 
 Prints, for each size, the medians over the rounds of the median times, PEFT's time in ours, and the bytes that each
 keeps for backward beside input, output and weights. fp32, no dropout, input with a gradient. Needs torch and peft
@@ -28,7 +28,7 @@ CASES = [  # kind, rows, in, out, rank
 def ours(options, case):
     kind, rows, size_in, size_out, rank = case
     command = [options.bench, "--kind", kind, "--rows", rows, "--in", size_in, "--out", size_out, "--rank", rank,
-               "--seconds", options.seconds]
+               "--seconds", options.seconds, "--device", options.device]
     environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
     text = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, check=True).stdout
     found = re.match(r"([0-9.]+) ms .*, (\d+) bytes kept", text)
@@ -69,14 +69,18 @@ def theirs(options, case):
     import torch
 
     torch.set_num_threads(options.threads)
-    layer = peft_layer(case)
-    x = torch.randn(case[1], case[2], requires_grad=True)
-    gradient = torch.randn(case[1], case[3])
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+    layer = peft_layer(case).to(options.device)
+    x = torch.randn(case[1], case[2], device=options.device, requires_grad=True)
+    gradient = torch.randn(case[1], case[3], device=options.device)
     kept = kept_bytes(layer, x)
+    layer(x).backward(gradient)  # warms up
     times, start = [], time.perf_counter()
     while len(times) < 5 or time.perf_counter() - start < options.seconds:
+        wait()
         begin = time.perf_counter()
         layer(x).backward(gradient)
+        wait()
         times.append(time.perf_counter() - begin)
         x.grad = None
         layer.zero_grad(set_to_none=True)
@@ -88,6 +92,7 @@ def main():
     parser.add_argument("--bench", required=True, help="the program bench_adapters")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     options = parser.parse_args()
     print("kind     rows    in   out rank |   ours ms   PEFT ms  ratio |  ours kept  PEFT kept bytes")

@@ -25,10 +25,10 @@
 #include <string>
 #include <vector>
 
+#include "support/no_tensors.hpp"
 #include "tessera/comm/mpi.hpp"
 #include "tessera/comm/mpi_env.hpp"
 #include "tessera/core/file.hpp"
-#include "tessera/io/tensor_source.hpp"
 #include "tessera/shard/checkpoint_writer.hpp"
 #include "tessera/shard/engine.hpp"
 #include "tessera/shard/optimizer.hpp"
@@ -50,16 +50,6 @@ double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
 }
-
-class NoFiles final : public io::TensorSource {
- public:
-  const std::vector<io::TensorInfo>& tensors() const override { return none_; }
-  void read(const io::TensorInfo&, std::int64_t, std::int64_t, void*) const override {}
-  std::string where(const io::TensorInfo&) const override { return "nowhere"; }
-
- private:
-  std::vector<io::TensorInfo> none_;
-};
 
 struct Model {
   struct Layer {
@@ -116,7 +106,7 @@ class Bench {
       : comm_(comm), folder_(std::move(folder)), engine_(model_.layout, comm::Fabric::on_host(comm), {}) {
     shard::LoadPolicy policy;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine_.load(NoFiles(), policy);
+    engine_.load(testing_support::NoTensors(), policy);
     engine_.settle();
     ids_ = at::randint(kVocab, {kTokens}, at::TensorOptions().dtype(at::kLong));
   }

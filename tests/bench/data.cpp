@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "bench/data_features.hpp"
+#include "bench/job.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/comm/mpi.hpp"
 #include "tessera/comm/mpi_env.hpp"
@@ -193,14 +194,9 @@ void run(const Settings& settings, comm::Communicator& comm) {
 int main(int argc, char** argv) {
   keep_freed_memory();  // as the program does
   const auto settings = settings_of(argc, argv);
-  comm::MpiEnv env(nullptr, nullptr);
-  try {
+  bench::run_job({}, [&](comm::MpiEnv& env) {
     const auto comm = comm::make_mpi(env);
     run(settings, *comm);
     comm->close();
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "[rank {}/{}] error: {}\n", env.rank(), env.size(), error.what());
-    env.abort(1);
-  }
-  return 0;
+  });
 }

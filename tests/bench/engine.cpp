@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/job.hpp"
 #include "bench/op_times.hpp"
 #include "bench/workload.hpp"
 #include "tessera/comm/transports.hpp"
@@ -143,13 +144,7 @@ int main(int argc, char** argv) {
     if (!parse(flags, argc, argv)) return 0;
     comm::MpiOptions options;
     options.progress_thread = flags.progress_thread;
-    comm::MpiEnv env(nullptr, nullptr, options);
-    try {
-      measure(flags, env);
-    } catch (const std::exception& error) {
-      fmt::print(stderr, "[rank {}/{}] error: {}\n", env.rank(), env.size(), error.what());
-      env.abort(1);
-    }
+    bench::run_job(options, [&](comm::MpiEnv& env) { measure(flags, env); });
   } catch (const std::exception& error) {
     fmt::print(stderr, "error: {}\n", error.what());
     return 2;

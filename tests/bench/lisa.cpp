@@ -19,7 +19,9 @@
 #include <exception>
 #include <vector>
 
+#include "bench/job.hpp"
 #include "bench/op_times.hpp"
+#include "support/no_tensors.hpp"
 #include "tessera/adapt/lora.hpp"
 #include "tessera/adapt/trainable.hpp"
 #include "tessera/comm/transports.hpp"
@@ -111,19 +113,6 @@ models::LisaBatch draw_batch(const models::LisaConfig& config, int rank, int siz
   return batch;
 }
 
-/// No file: every weight is drawn.
-class NoTensors final : public io::TensorSource {
- public:
-  const std::vector<io::TensorInfo>& tensors() const override { return none_; }
-  void read(const io::TensorInfo& tensor, std::int64_t, std::int64_t, void*) const override {
-    throw RunError("bench: there is no tensor '{}'", tensor.name);
-  }
-  std::string where(const io::TensorInfo&) const override { return "nowhere"; }
-
- private:
-  std::vector<io::TensorInfo> none_;
-};
-
 class Job {
  public:
   Job(const Flags& flags, const comm::Fabric& fabric)
@@ -142,7 +131,7 @@ class Job {
     engine_.emplace(layout_, fabric, engine);
     shard::LoadPolicy policy;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine_->load(NoTensors(), policy);
+    engine_->load(testing_support::NoTensors(), policy);
     engine_->settle();
     optimizer_.emplace(*engine_, shard::OptimizerConfig{}, std::vector<shard::ParamGroup>{{"all", 1e-4, 0.0}},
                        [](const nn::ParamState&) { return std::size_t{0}; });
@@ -222,13 +211,7 @@ int main(int argc, char** argv) {
   Flags flags;
   try {
     if (!parse(flags, argc, argv)) return 0;
-    comm::MpiEnv env(nullptr, nullptr, {});
-    try {
-      measure(flags, env);
-    } catch (const std::exception& error) {
-      fmt::print(stderr, "[rank {}/{}] error: {}\n", env.rank(), env.size(), error.what());
-      env.abort(1);
-    }
+    bench::run_job({}, [&](comm::MpiEnv& env) { measure(flags, env); });
   } catch (const std::exception& error) {
     fmt::print(stderr, "error: {}\n", error.what());
     return 2;

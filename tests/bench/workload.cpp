@@ -6,30 +6,17 @@
 
 #include <chrono>
 
+#include "support/no_tensors.hpp"
 #include "tessera/adapt/lora.hpp"
 #include "tessera/adapt/trainable.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
-#include "tessera/io/tensor_source.hpp"
 #include "tessera/models/llama.hpp"
 #include "tessera/shard/optimizer.hpp"
 #include "tessera/train/workload.hpp"
 
 namespace tessera::bench {
 namespace {
-
-/// No file: every weight is drawn.
-class NoTensors final : public io::TensorSource {
- public:
-  const std::vector<io::TensorInfo>& tensors() const override { return none_; }
-  void read(const io::TensorInfo& tensor, std::int64_t, std::int64_t, void*) const override {
-    throw RunError("bench: there is no tensor '{}'", tensor.name);
-  }
-  std::string where(const io::TensorInfo&) const override { return "nowhere"; }
-
- private:
-  std::vector<io::TensorInfo> none_;
-};
 
 models::LlamaConfig llama_config(const WorkloadShape& shape) {
   models::LlamaConfig config;
@@ -87,7 +74,7 @@ struct Workload::Impl {
     engine = std::make_unique<shard::Engine>(layout, fabric, config);
     shard::LoadPolicy policy;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine->load(NoTensors(), policy);
+    engine->load(testing_support::NoTensors(), policy);
     engine->settle();
     optimizer = std::make_unique<shard::Optimizer>(*engine, shard::OptimizerConfig{},
                                                    std::vector<shard::ParamGroup>{{"all", 1e-4, 0.0}},

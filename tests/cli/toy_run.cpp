@@ -5,6 +5,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "support/lisa_folder.hpp"
+
 namespace tessera::testing_support {
 
 namespace {
@@ -16,29 +18,6 @@ void must(const RunResult& result, const std::string& what) {
     throw std::runtime_error(what + " failed with status " + std::to_string(result.status) + ":\n" + result.output);
 }
 
-constexpr const char* kConfig = R"({
-  "model_type": "llava", "architectures": ["LISAForCausalLM"], "vocab_size": 640, "hidden_size": 48,
-  "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 1024, "initializer_range": 0.1,
-  "hidden_act": "silu", "tie_word_embeddings": false,
-  "mm_vision_tower": "clip", "mm_hidden_size": 32, "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch",
-  "mm_use_im_start_end": true, "out_dim": 32, "train_mask_decoder": true,
-  "sam_config": {"image_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0,
-    "global_attn_indexes": [1], "window_size": 5, "prompt_embed_dim": 32, "mask_in_chans": 16, "decoder_depth": 2,
-    "decoder_mlp_dim": 64, "decoder_num_heads": 4, "num_multimask_outputs": 3, "iou_head_depth": 3,
-    "iou_head_hidden_dim": 32, "norm_eps": 1e-6}
-})";
-
-constexpr const char* kClip = R"({
-  "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
-  "num_attention_heads": 2, "image_size": 32, "patch_size": 8, "num_channels": 3, "hidden_act": "quick_gelu",
-  "layer_norm_eps": 1e-5, "initializer_range": 0.1
-})";
-
-constexpr const char* kProcessor = R"({"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32},
-  "do_resize": true, "do_center_crop": true, "do_normalize": true, "resample": 3,
-  "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]})";
-
 }  // namespace
 
 ToyRun::ToyRun() {
@@ -46,10 +25,7 @@ ToyRun::ToyRun() {
   must(run(std::string(TESSERA_PYTHON) + " " + (source / "launch/make_scenes.py").string() + " --out " +
            scenes().string() + " --size 64 --train 16 --train_describe 4 --val 3"),
        "make_scenes");
-  write_file(model() / "config.json", kConfig);
-  write_file(model() / "clip/config.json", kClip);
-  write_file(model() / "clip/preprocessor_config.json", kProcessor);
-  fs::copy_file(source / "launch/toy/lisa/tokenizer.model", model() / "tokenizer.model");
+  write_lisa_folder(model(), kSceneLisa, source / "launch/toy/lisa/tokenizer.model");
   must(
       tessera(2, "prepare --version " + model().string() + " --dataset_dir " + scenes().string() + " --output_dir " +
                      shards().string() +

@@ -52,7 +52,7 @@ TEST_P(EngineTest, GradientsEqualTheUnshardedModels) {
   nn::materialize(local.layout, kSeed);
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
 
   for (int pass = 0; pass < 3; ++pass) {  // the first records the order, later ones follow it with prefetch
@@ -91,7 +91,7 @@ TEST_P(EngineTest, AccumulatedMicroBatchesAddUp) {
   nn::materialize(local.layout, kSeed);
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   for (int m = 0; m < 3; ++m) local.loss(ids_of(m), runner).backward();
   engine.begin_step();
@@ -113,7 +113,7 @@ TEST_P(EngineTest, ARankWithNothingInItsBatchTakesPartAllTheSame) {
   nn::materialize(local.layout, kSeed);
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   local.loss(ids_of(0), runner).backward();
   engine.begin_step();
@@ -130,7 +130,7 @@ TEST_P(EngineTest, ARankWithNothingInItsBatchTakesPartAllTheSame) {
 TEST_P(EngineTest, MemoryIsTheSlicesAndWhatIsGatheredReturnsToThePool) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   std::int64_t slices = 0;
   for (const auto& slice : engine.trained()) slices += slice.layout->slice();
@@ -160,7 +160,7 @@ TEST_P(EngineTest, MemoryIsTheSlicesAndWhatIsGatheredReturnsToThePool) {
 TEST_P(EngineTest, TheBytesMovedEqualTheFormula) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   auto step = [&](int k) {
     engine.begin_step();
@@ -196,7 +196,7 @@ TEST_P(EngineTest, TheBytesMovedEqualTheFormula) {
 TEST_P(EngineTest, AnotherOrderOfUnitsIsAnErrorThatNamesTheUnit) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   auto forward = [&](nn::UnitId first) {
     engine.begin_pass(Pass::eval);
@@ -217,7 +217,7 @@ TEST_P(EngineTest, TrainingEqualsAdamWOnTheUnshardedModel) {
   nn::materialize(local.layout, kSeed);
   nn::LocalRunner runner;
   Engine engine(sharded.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   Optimizer optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
                       [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });
@@ -261,14 +261,14 @@ TEST_P(EngineTest, TrainingEqualsAdamWOnTheUnshardedModel) {
 TEST_P(EngineTest, TheDigestOfFrozenWeightsDoesNotDependOnTheCut) {
   ToyModel model;
   Engine engine(model.layout, comm::Fabric::on_host(*comm), config());
-  engine.load(toy::EmptySource(), drawn());
+  engine.load(toy::NoTensors(), drawn());
   engine.settle();
   const auto digest = engine.frozen_digest();
   EXPECT_EQ(digest, 0xea33c1cd1acabc1aULL)
       << std::hex << digest;  // the same for each number of ranks this test runs on
   auto other = drawn();
   other.seed = kSeed + 1;
-  engine.load(toy::EmptySource(), other);
+  engine.load(toy::NoTensors(), other);
   engine.settle();
   EXPECT_NE(engine.frozen_digest(), digest);
 }

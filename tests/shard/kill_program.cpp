@@ -26,7 +26,7 @@ struct Job {
   explicit Job(comm::Communicator& comm) : engine(make(layout), comm::Fabric::on_host(comm), {}) {
     shard::LoadPolicy policy;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine.load(shard::toy::EmptySource(), policy);
+    engine.load(shard::toy::NoTensors(), policy);
     engine.settle();
   }
   // A few MiB: long enough in the writing that a kill meets it there, short enough for many saves a second.

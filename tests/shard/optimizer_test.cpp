@@ -34,7 +34,7 @@ class OptimizerTest : public testing::Test {
     LoadPolicy policy;
     policy.seed = 5;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine.load(toy::EmptySource(), policy);
+    engine.load(toy::NoTensors(), policy);
   }
 
   // Value k of a slice gets a gradient of its own, of either sign, never zero.

@@ -5,8 +5,7 @@
 #include <limits>
 
 #include "shard/toy_training.hpp"
-#include "tessera/comm/mpi.hpp"
-#include "tessera/comm/mpi_env.hpp"
+#include "shard/two_nodes.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/shard/plan.hpp"
 
@@ -74,21 +73,7 @@ std::vector<Case> cases() {
           {"plain sums", plain_sums()}};
 }
 
-struct PlacementTest : testing::Test {
-  comm::MpiEnv env{nullptr, nullptr};
-  std::unique_ptr<comm::Communicator> world = comm::make_mpi(env);
-  // Two nodes of half the ranks each, where that is possible, played by groups of one machine's ranks.
-  std::unique_ptr<comm::Communicator> node, cross;
-  comm::Fabric fabric() {
-    auto f = comm::Fabric::on_host(*world);
-    if (world->size() % 2 != 0) return f;
-    const int half = world->size() / 2;
-    if (!node) node = world->split(world->rank() / half, world->rank(), "node");
-    if (!cross) cross = world->split(world->rank() % half, world->rank(), "cross");
-    f.node_gather = node.get();
-    f.cross_gather = cross.get();
-    return f;
-  }
+struct PlacementTest : TwoNodesTest {
   std::int64_t sent(const comm::Communicator& comm, std::string_view kind) {
     const auto found = comm.counters().find(kind);
     return found == comm.counters().end() ? 0 : found->second.sent;
@@ -223,7 +208,7 @@ TEST_F(PlacementTest, TiedWeightsGetBothGradients) {
     nn::LocalRunner runner;
     auto config = with({Placement::world, recompute});
     Engine engine(sharded.layout, fabric(), config);
-    engine.load(toy::EmptySource(), toy::drawn());
+    engine.load(toy::NoTensors(), toy::drawn());
     engine.settle();
     for (int step = 0; step < 2; ++step) {
       for (const auto& p : local.layout.params()) p->value().mutable_grad() = at::Tensor();
@@ -276,7 +261,7 @@ TEST_F(PlacementTest, SchedulesThatDifferAreNamed) {
     layout.add(unit, name, {5, 5}, nn::Init::ones());
   }
   Engine engine(layout, fabric(), {});
-  engine.load(toy::EmptySource(), toy::drawn());
+  engine.load(toy::NoTensors(), toy::drawn());
   engine.settle();
   engine.begin_step();
   engine.begin_pass(Pass::free_order);
@@ -297,7 +282,7 @@ TEST_F(PlacementTest, SchedulesThatDifferAreNamed) {
 TEST_F(PlacementTest, AGradientThatIsNotFiniteIsNamed) {
   const ToyModel model;
   Engine engine(model.layout, fabric(), {});
-  engine.load(toy::EmptySource(), toy::drawn());
+  engine.load(toy::NoTensors(), toy::drawn());
   engine.settle();
   const int guilty = world->size() - 1;
   for (int step = 0; step < 2; ++step) {

@@ -32,7 +32,7 @@ TEST_P(Plans, PredictExactlyWhatTheEngineHoldsAndMoves) {
     Engine engine(model.layout, comm::Fabric::on_host(*comm), config);
     LoadPolicy policy;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine.load(toy::EmptySource(), policy);
+    engine.load(toy::NoTensors(), policy);
     engine.settle();
     const Plan plan = make_plan(model.layout, {comm->size(), 1, config, 2, {}});
     for (int step = 0; step < 2; ++step) {

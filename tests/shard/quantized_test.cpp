@@ -9,8 +9,7 @@
 
 #include "shard/packing.hpp"
 #include "shard/toy_training.hpp"
-#include "tessera/comm/mpi.hpp"
-#include "tessera/comm/mpi_env.hpp"
+#include "shard/two_nodes.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/nn/init.hpp"
 #include "tessera/nn/layers.hpp"
@@ -70,22 +69,7 @@ std::vector<float> quantised_at_once(const std::vector<float>& values, std::int6
   return out;
 }
 
-struct QuantizedTest : testing::Test {
-  comm::MpiEnv env{nullptr, nullptr};
-  std::unique_ptr<comm::Communicator> world = comm::make_mpi(env);
-  std::unique_ptr<comm::Communicator> node, cross;
-  // Two nodes of half the ranks each, where that is possible.
-  comm::Fabric fabric() {
-    auto f = comm::Fabric::on_host(*world);
-    if (world->size() % 2 != 0) return f;
-    const int half = world->size() / 2;
-    if (!node) node = world->split(world->rank() / half, world->rank(), "node");
-    if (!cross) cross = world->split(world->rank() % half, world->rank(), "cross");
-    f.node_gather = node.get();
-    f.cross_gather = cross.get();
-    return f;
-  }
-};
+using QuantizedTest = TwoNodesTest;
 
 const std::vector<UnitPolicy> kPlaces{{Placement::world, true, false},
                                       {Placement::world, false, false},
@@ -98,7 +82,7 @@ TEST_F(QuantizedTest, ValuesAreThoseOfTheWholeMatrixQuantisedAtOnce) {
     for (const auto& place : kPlaces) {
       const ToyModel model;
       Engine engine(model.layout, fabric(), quantised(form, place));
-      engine.load(toy::EmptySource(), toy::drawn());
+      engine.load(toy::NoTensors(), toy::drawn());
       engine.settle();
       for (const auto& [unit, weight] : {std::pair{model.frozen, model.frozen_w}, {model.mixed, model.mixed_w}}) {
         std::vector<float> drawn(static_cast<std::size_t>(weight->numel()));
@@ -174,7 +158,7 @@ TEST_F(QuantizedTest, AGatherOfNf4MovesAQuarterOfTheBytesOfBf16) {
   const auto moved = [&](EngineConfig config) {
     config.compute = ComputeType::bf16;
     Engine engine(layout, comm::Fabric::on_host(*world), config);
-    engine.load(toy::EmptySource(), toy::drawn());
+    engine.load(toy::NoTensors(), toy::drawn());
     engine.settle();
     world->reset_counters();
     engine.with_gathered(unit, false, [&] { EXPECT_EQ(weight->value().scalar_type(), at::kBFloat16); });
@@ -194,7 +178,7 @@ TEST_F(QuantizedTest, TheDigestIsThatOfTheValuesWhateverTheCut) {
     const ToyModel model;
     const auto digest = [&](const comm::Fabric& f, const UnitPolicy& place) {
       Engine engine(model.layout, f, quantised(form, place));
-      engine.load(toy::EmptySource(), toy::drawn());
+      engine.load(toy::NoTensors(), toy::drawn());
       engine.settle();
       return static_cast<std::int64_t>(engine.frozen_digest());
     };
@@ -274,7 +258,7 @@ TEST_F(QuantizedTest, AWeightThatIsNotFiniteIsNamed) {
   config.quantization = {QuantKind::nf4, false, std::make_shared<const std::set<std::string>>(std::set{weight->name})};
   Engine engine(layout, comm::Fabric::on_host(*world), config);
   try {
-    engine.load(toy::EmptySource(), toy::drawn());
+    engine.load(toy::NoTensors(), toy::drawn());
     FAIL();
   } catch (const RequestError& error) {
     EXPECT_NE(std::string(error.what()).find("layer.weight"), std::string::npos);

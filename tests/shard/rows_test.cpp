@@ -106,7 +106,7 @@ TEST_P(RowsTest, TrainsAsTheWholeModelDoesAndAsThePlanSays) {
                                     << " keep " << config.keep_bytes << " block " << config.row_block_bytes);
     const RowModel sharded(GetParam());
     Engine engine(sharded.layout, comm::Fabric::on_host(*world), config);
-    engine.load(toy::EmptySource(), toy::drawn());
+    engine.load(toy::NoTensors(), toy::drawn());
     engine.settle();
     const auto plan = make_plan(sharded.layout, {world->size(), 1, config, 1, reached});
     for (int step = 0; step < 3; ++step) {
@@ -165,7 +165,7 @@ TEST_P(RowsTest, LogitsAndExportSeeAllRows) {
   EngineConfig config;
   config.row_block_bytes = 15 * kDim * 4;
   Engine engine(sharded.layout, comm::Fabric::on_host(*world), config);
-  engine.load(toy::EmptySource(), toy::drawn());
+  engine.load(toy::NoTensors(), toy::drawn());
   engine.settle();
   engine.begin_step();
   for (const Pass pass : {Pass::eval, Pass::eval, Pass::free_order}) {
@@ -191,7 +191,7 @@ TEST_P(RowsTest, OneDigestWhateverTheBlocks) {
     EngineConfig config;
     config.row_block_bytes = rows * kDim * 4;
     Engine engine(model.layout, comm::Fabric::on_host(*world), config);
-    engine.load(toy::EmptySource(), toy::drawn());
+    engine.load(toy::NoTensors(), toy::drawn());
     engine.settle();
     if (want == 0) want = engine.frozen_digest();
     EXPECT_EQ(engine.frozen_digest(), want);

@@ -17,7 +17,7 @@ struct Job {
     LoadPolicy policy;
     policy.seed = 5;
     policy.may_initialize = [](const nn::ParamState&) { return true; };
-    engine.load(toy::EmptySource(), policy);
+    engine.load(toy::NoTensors(), policy);
     engine.settle();
   }
   // Values that tell tensor, position and kind of state apart, whatever the cut.

@@ -9,23 +9,14 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/relu.h>
 
-#include "tessera/io/tensor_source.hpp"
+#include "support/no_tensors.hpp"
 #include "tessera/nn/param.hpp"
 #include "tessera/nn/runner.hpp"
 #include "tessera/nn/weighted.hpp"
 
 namespace tessera::shard::toy {
 
-// Holds no tensor: every weight is drawn.
-class EmptySource final : public io::TensorSource {
- public:
-  const std::vector<io::TensorInfo>& tensors() const override { return none_; }
-  void read(const io::TensorInfo&, std::int64_t, std::int64_t, void*) const override {}
-  std::string where(const io::TensorInfo&) const override { return "nowhere"; }
-
- private:
-  std::vector<io::TensorInfo> none_;
-};
+using testing_support::NoTensors;
 
 struct ToyModel {
   static constexpr std::int64_t kVocab = 37, kDim = 13, kInner = 29, kRank = 3, kClasses = 7;

@@ -51,7 +51,7 @@ inline std::vector<float> all_weights(Engine& engine) {
 inline Trained train(const ToyModel& model, const comm::Fabric& fabric, const EngineConfig& config, int steps,
                      int micro_batches, const std::function<void(Engine&)>& after = {}) {
   Engine engine(model.layout, fabric, config);
-  engine.load(EmptySource(), drawn());
+  engine.load(NoTensors(), drawn());
   engine.settle();
   Optimizer optimizer(engine, {0.9, 0.95, 1e-8}, {{"all", 1e-2, 0.1}, {"head", 2e-3, 0.0}},
                       [](const nn::ParamState& p) { return p.name == "out.weight" ? 1U : 0U; });

@@ -163,6 +163,26 @@ def trained(*flags, **rest):
     return Text(r"model: .* parameters, (\d+) trained", *flags, **rest)
 
 
+def quantised(effect):
+    """The flags of a quantised base, which `train`, `plan` and `forward` share."""
+    return {
+        "quantize": effect("--quantize", "nf4"),
+        "double_quant": effect("--double_quant", "true", base=["--quantize", "nf4"]),
+        "llm_int8_threshold": effect("--llm_int8_threshold", "0.5", base=["--quantize", "int8"]),
+        "llm_int8_skip_modules": effect("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
+    }
+
+
+def loaded_in_bits(effect):
+    """The same by the names of transformers' and LLaVA's arguments."""
+    return {
+        "load_in_4bit": effect("--load_in_4bit"),
+        "load_in_8bit": effect("--load_in_8bit"),
+        "bits": effect("--bits", "4"),
+        "quant_type": effect("--quant_type", "fp4", base=["--bits", "4"]),
+    }
+
+
 def steps(number, *flags, **rest):
     return Series(*flags, key="loss", expected=lambda got: len(got) == number, **rest)
 

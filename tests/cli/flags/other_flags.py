@@ -1,6 +1,6 @@
 """Every flag of the other commands that a training needs, and the check that shows its effect."""
 
-from effects import Files, Needed, Output, Refused, Shown, Text, Threads
+from effects import Files, Needed, Output, Refused, Shown, Text, Threads, loaded_in_bits, quantised
 
 
 ENGINE = ("train_test", "tests/train/engine_flags_test.cpp")
@@ -90,10 +90,7 @@ FORWARD = of("forward", "lisa", {
     "merge": Output("--merge", base=["--adapter", "{golden}/lora_query_value/adapter"]),
     "dtype": Output("--dtype", "bf16"),
     "grads": Output("--grads", "all"),
-    "quantize": Output("--quantize", "nf4"),
-    "double_quant": Output("--double_quant", "true", base=["--quantize", "nf4"]),
-    "llm_int8_threshold": Output("--llm_int8_threshold", "0.5", base=["--quantize", "int8"]),
-    "llm_int8_skip_modules": Output("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
+    **quantised(Output),
     "dump_quantized": Output("--dump_quantized", "q_proj", base=["--quantize", "nf4"]),
 }) | of("forward", "clip", {"select_layer": Output("--select_layer", "1")})
 
@@ -150,14 +147,8 @@ PLAN = of("plan", "lisa", {
     "layer_major": figures("--layer_major", "5", base=["--placement", "world"]),
     "reproducible": Shown("train_test", "tests/train/engine_flags_test.cpp", "reproducible"),
     "tf32": Shown("train_test", "tests/train/engine_flags_test.cpp", "tf32"),
-    "quantize": figures("--quantize", "nf4"),
-    "double_quant": figures("--double_quant", "true", base=["--quantize", "nf4"]),
-    "llm_int8_threshold": figures("--llm_int8_threshold", "2.5", base=["--quantize", "int8"]),
-    "llm_int8_skip_modules": figures("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
-    "load_in_4bit": figures("--load_in_4bit"),
-    "load_in_8bit": figures("--load_in_8bit"),
-    "bits": figures("--bits", "4"),
-    "quant_type": figures("--quant_type", "fp4", base=["--bits", "4"]),
+    **quantised(figures),
+    **loaded_in_bits(figures),
     "offload_optimizer": figures("--offload_optimizer", "true"),
     "async_save": figures("--async_save", "false"),
     "ranks": figures("--ranks", "8"),

@@ -1,6 +1,7 @@
 """Every flag of `tessera train`, and the check that shows its effect."""
 
-from effects import (Check, Curve, Fails, Files, Needed, Refused, Series, Shown, Text, plan_lines, steps, trained)
+from effects import (Check, Curve, Fails, Files, Needed, Refused, Series, Shown, Text, loaded_in_bits, plan_lines,
+                     quantised, steps, trained)
 
 VAL = ("--val_shards", "{root}/shards-lisa")
 PROGRAM = ("train_program_test", "tests/cli/train_program_test.cpp")
@@ -155,14 +156,8 @@ ENGINE = {
     # On one rank there is nothing to gather; `plan` shows both on four.
     "prefetch": Shown("train_test", "tests/train/engine_flags_test.cpp", "EXPECT_EQ(config.prefetch, 3)"),
     "keep_mib": Shown("train_test", "tests/train/engine_flags_test.cpp", '{"--keep_mib", "1.5"}).keep_bytes'),
-    "quantize": Curve("--quantize", "nf4"),
-    "double_quant": Curve("--double_quant", "true", base=["--quantize", "nf4"]),
-    "llm_int8_threshold": Curve("--llm_int8_threshold", "0.5", base=["--quantize", "int8"]),
-    "llm_int8_skip_modules": Curve("--llm_int8_skip_modules", "mlp", base=["--quantize", "nf4"]),
-    "load_in_4bit": Curve("--load_in_4bit"),
-    "load_in_8bit": Curve("--load_in_8bit"),
-    "bits": Curve("--bits", "4"),
-    "quant_type": Curve("--quant_type", "fp4", base=["--bits", "4"]),
+    **quantised(Curve),
+    **loaded_in_bits(Curve),
     "offload_frozen": plan_lines("--offload_frozen", "true"),
     "offload_optimizer": plan_lines("--offload_optimizer", "true"),
     "gradient_checkpointing": Refused("--gradient_checkpointing", "false", words=["--recompute"],

@@ -31,6 +31,21 @@ int inspect_checkpoint(const std::string& path, bool verify) {
   return 0;
 }
 
+// Flags that would have no effect.
+void check_given(const Options& options, const data::InspectConfig& config, bool checkpoint) {
+  const bool shows = config.show || config.sample >= 0;
+  const bool sheet = !config.sheet.empty();
+  const auto needs = [&](const char* flag, bool has_effect, const char* with) {
+    if (options.given(flag) && !has_effect) throw RequestError("--{} has a meaning with {} alone", flag, with);
+  };
+  for (const char* flag : {"show", "sample", "output_dir", "sheet", "sheet_samples", "seed"}) {
+    needs(flag, !checkpoint, "prepared shards");
+  }
+  needs("output_dir", shows, "--show");
+  needs("sheet_samples", sheet, "--sheet");
+  needs("seed", (shows && config.sample < 0) || sheet, "a random sample (--show, --sheet)");
+}
+
 }  // namespace
 
 int run_inspect(const std::vector<std::string>& args, Session&) {
@@ -38,7 +53,9 @@ int run_inspect(const std::vector<std::string>& args, Session&) {
   Options options("tessera inspect", "What is in prepared shards, or in a checkpoint folder.");
   data::bind(options, config);
   if (!parse(options, args)) return 0;
-  if (is_checkpoint(config.shards)) return inspect_checkpoint(config.shards, config.verify);
+  const bool checkpoint = is_checkpoint(config.shards);
+  check_given(options, config, checkpoint);
+  if (checkpoint) return inspect_checkpoint(config.shards, config.verify);
   const auto report = data::run_inspect(config);
   std::printf("%s\n", report.text.c_str());
   for (const auto& picture : report.pictures) std::printf("written: %s\n", picture.c_str());

@@ -70,6 +70,9 @@ void check_flags(const TokenizeRequest& request) {
   if (request.conversations && request.form.empty()) {
     throw RequestError("text: --conversations needs --template; there are {}", fmt::join(template_names(), ", "));
   }
+  if (request.conversations && request.image_token) {
+    throw RequestError("text: --image_token is for single texts: in --conversations <image> is -200 by itself");
+  }
   if (request.conversations) return;
   for (const auto& [flag, given] :
        {std::pair{"--template", !request.form.empty()}, std::pair{"--max_length", request.max_length.has_value()},

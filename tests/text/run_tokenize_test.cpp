@@ -100,6 +100,17 @@ TEST_F(RunTokenize, RefusesConversationsFlagsWithoutConversations) {
   refused(strict, "--strict_mpt");
 }
 
+TEST_F(RunTokenize, RefusesTheImageTokenOfSingleTextsInConversations) {
+  request_.conversations = request_.image_token = true;
+  request_.form = "llava_v1";
+  try {
+    run({"a"});
+    ADD_FAILURE() << "accepted";
+  } catch (const RequestError& error) {
+    EXPECT_NE(std::string(error.what()).find("--image_token is for single texts"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(RunTokenize, RefusesBrokenRequestsByName) {
   request_.conversations = true;
   EXPECT_THROW(run({"a"}), RequestError);  // no template

@@ -88,7 +88,6 @@ def lay_out(toy):
         ("preprocess", "clip"): ["--image", root / "pictures/0.png", "--outputs", "{folder}/pixels.safetensors"],
         ("compose", "llava"): ["--language_model", root / "llava", "--vision_tower", root / "clip28", "--output",
                                "{folder}/llava"],
-        ("inspect", "lisa"): ["--shards", root / "shards-lisa", "--output_dir", "{folder}"],
         ("reparameterize", "fastvit"): ["--model", "{golden}/fastvit_apple_branches", "--output_dir",
                                         "{folder}/folded"],
     }

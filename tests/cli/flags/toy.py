@@ -102,6 +102,7 @@ class Toy:
                 record["image"] = f"{i}.png"
                 Image.effect_noise((40 + 7 * i, 52), 90 + i).convert("RGB").save(images / record["image"])
             records.append(record)
+        (self.root / "zero.json").write_text('{"gradient_clipping": 0.001}')
         (self.root / "chat.json").write_text(json.dumps(records))
         (self.root / "more.json").write_text(json.dumps(records[:2]))
 
@@ -130,6 +131,7 @@ class Toy:
             ("prepare", "llava"): ["--version", root / "llava", "--dataset", "llava", "--data_path", root / "chat.json",
                                    "--image_folder", root / "pictures", "--output_dir", "{folder}", "--val_dataset", "",
                                    "--conv_type", "v1", "--quiet"],
+            ("inspect", "lisa"): ["--shards", root / "shards-lisa"],
             ("plan", "lisa"): ["--model", "lisa-7b", "--ranks", "4", "--memory_gib", "80"],
             ("forward", "lisa"): forward("lisa_linear"),
             ("forward", "lora"): forward("lora_query_value"),

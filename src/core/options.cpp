@@ -26,6 +26,18 @@ struct Options::Impl {
   struct Ignored {
     std::string name;
     std::string why;
+    std::string standing;  ///< what is done here whatever the flag says
+
+    bool asks_for_something(const std::vector<std::string>& values) const {
+      return !std::all_of(values.begin(), values.end(), [this](const std::string& value) {
+        const auto meant = detail::parse_bool(value);
+        return value.empty() || value == "none" || value == "None" || value == standing ||
+               (meant && meant == detail::parse_bool(standing));
+      });
+    }
+    void warn(const std::string& place, const std::vector<std::string>& values, Outcome& outcome) const {
+      if (asks_for_something(values)) outcome.warnings.push_back(fmt::format("{} has no effect here: {}", place, why));
+    }
   };
   struct Alias {
     std::string name;
@@ -107,9 +119,9 @@ Options& Options::add(std::string name, Target target, std::string help, OptionI
   return *this;
 }
 
-Options& Options::add_ignored(std::string name, std::string why) {
+Options& Options::add_ignored(std::string name, std::string why, std::string standing) {
   impl_->check_new(name);
-  impl_->ignored.push_back({std::move(name), std::move(why)});
+  impl_->ignored.push_back({std::move(name), std::move(why), std::move(standing)});
   return *this;
 }
 
@@ -187,8 +199,11 @@ std::vector<std::string> Options::Impl::normalise(const std::vector<std::string>
         i = take_value(args, i, *entry, out);
       }
     } else if (const Ignored* skipped = find_ignored(name)) {
-      outcome.warnings.push_back(fmt::format("--{} has no effect here: {}", name, skipped->why));
-      while (!has_value && i < args.size() && is_value(args[i])) ++i;
+      std::vector<std::string> values;
+      if (has_value) values.push_back(arg.substr(equals + 1));
+      while (!has_value && i < args.size() && is_value(args[i])) values.push_back(args[i++]);
+      if (values.empty()) values.emplace_back("true");
+      skipped->warn("--" + name, values, outcome);
     } else if (Entry* negated = name.starts_with("no_") ? find(declared(name.substr(3))) : nullptr;
                negated != nullptr && detail::is_bool(negated->target)) {
       if (has_value) throw RequestError("--{}: takes no value; write --{}{}", name, negated->name, arg.substr(equals));
@@ -234,7 +249,7 @@ void Options::Impl::apply_config(const std::string& path, Outcome& outcome) {
       detail::assign(entry->target, item.value, entry->info);
       entry->given = true;
     } else if (const Ignored* skipped = find_ignored(name)) {
-      outcome.warnings.push_back(fmt::format("{} has no effect here: {}", item.value.place, skipped->why));
+      skipped->warn(item.value.place, item.value.texts, outcome);
     } else {
       unknown(item.value.place, name);
     }

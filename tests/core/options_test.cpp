@@ -138,12 +138,33 @@ TEST(Options, RefusesAStrayArgument) {
 TEST(Options, WarnsOfAnIgnoredFlagAndSwallowsItsValue) {
   Settings s;
   Options options = s.bind();
-  const auto outcome = options.parse({"--local_rank", "0", "--steps", "2"});
+  const auto outcome = options.parse({"--local_rank", "3", "--steps", "2"});
   ASSERT_EQ(outcome.warnings.size(), 1U);
   EXPECT_EQ(outcome.warnings[0], "--local_rank has no effect here: the launcher knows it");
   EXPECT_EQ(s.steps, 2);
   EXPECT_EQ(options.parse({"--local_rank", "0", "1", "--steps", "3"}).warnings.size(), 1U);
   EXPECT_EQ(s.steps, 3);
+}
+
+TEST(Options, SaysNothingOfAnIgnoredFlagThatAsksForWhatIsDone) {
+  bool fast = true;
+  const auto warnings = [&](const std::vector<std::string>& args) {
+    Options options("tessera train", "Trains a model.");
+    options.add("fast", &fast, "be fast").add_ignored("compile", "no").add_ignored("shard", "always", "true");
+    return options.parse(args).warnings.size();
+  };
+  for (const std::string value : {"", "none", "None", "false", "False", "0", "no"}) {
+    EXPECT_EQ(warnings({"--compile", value}), 0U) << value;
+  }
+  EXPECT_EQ(warnings({"--compile"}), 1U);
+  EXPECT_EQ(warnings({"--compile", "inductor"}), 1U);
+  EXPECT_EQ(warnings({"--compile=yes"}), 1U);
+  EXPECT_EQ(warnings({"--shard"}), 0U);
+  EXPECT_EQ(warnings({"--shard", "True"}), 0U);
+  EXPECT_EQ(warnings({"--shard=false"}), 1U);
+  TempDir dir;
+  write_file(dir / "run.toml", "compile = false\nshard = false\n");
+  EXPECT_EQ(warnings({"--config", (dir / "run.toml").string()}), 1U);
 }
 
 TEST(Options, TakesAnotherNameForASetting) {

@@ -39,14 +39,15 @@ class Options {
   /// `--no_x`; a list `--x a b` or `--x a --x b`; an optional is emptied by `none`. Of a value given twice the last
   /// counts.
   Options& add(std::string name, Target target, std::string help, OptionInfo info = {});
-  /// A flag of a reference program that cannot apply here: accepted, with a warning that says why.
-  Options& add_ignored(std::string name, std::string why);
+  /// A flag of a reference program that cannot apply here: accepted, with a warning that says why, but where it asks
+  /// for nothing else than what is done: empty, none or `standing`, in any spelling of true and false.
+  Options& add_ignored(std::string name, std::string why, std::string standing = "false");
   /// Another name of the setting `of`, which is declared already: as a flag and as a key, of whichever the last counts.
   Options& add_alias(std::string name, const std::string& of);
 
   struct Outcome {
     bool help = false;                  ///< --help was asked for; print help() and end with status 0
-    std::vector<std::string> warnings;  ///< ignored flags that were given
+    std::vector<std::string> warnings;  ///< ignored flags that were given and ask for something
   };
   /// args: without the program's and subcommand's name. Throws RequestError: unknown key with its nearest neighbour,
   /// malformed value, missing required option, unreadable or malformed --config file (file and line).

@@ -77,13 +77,15 @@ at::Tensor Linear::without_value(const at::Tensor& x, const ForwardContext& ctx)
   return linear_without_value(x, state_->weight->value(), optional_value(state_->bias));
 }
 
-at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const {
+at::Tensor Linear::cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx,
+                                     double smoothing) const {
   if (!state_->adapter && !state_->bias) {
     const at::Tensor in = input_of(*state_, x);
-    if (constant(*state_->weight)) return linear_cross_entropy_sum_by_rows(in, *state_->weight, targets);
-    return linear_cross_entropy_sum(in, state_->weight->value(), targets);
+    if (constant(*state_->weight)) return linear_cross_entropy_sum_by_rows(in, *state_->weight, targets, smoothing);
+    return linear_cross_entropy_sum(in, state_->weight->value(), targets, smoothing);
   }
-  return at::cross_entropy_loss((*this)(x, ctx).to(at::kFloat), targets, {}, at::Reduction::Sum);
+  constexpr std::int64_t kIgnored = -100;  // the operator's own default
+  return at::cross_entropy_loss((*this)(x, ctx).to(at::kFloat), targets, {}, at::Reduction::Sum, kIgnored, smoothing);
 }
 
 Embedding::Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init)

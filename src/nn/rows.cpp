@@ -7,6 +7,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mv.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -38,14 +39,17 @@ Inside inside(const at::Tensor& ids, std::int64_t first, std::int64_t count) {
 
 /// Loss and gradient of n positions over the classes seen so far. With top the largest logit of a position and s its
 /// logits: mass = sum exp(s - top), pull = sum exp(s - top) * row; the gradient is pull / mass less the target's row.
+/// With smoothed targets, less what they hold of the target's row and of the mean row, whose logit is the mean logit.
 class RunningLoss {
  public:
-  RunningLoss(const at::Tensor& x, const at::Tensor& targets, bool input_grad) : x_(x), targets_(targets) {
+  RunningLoss(const at::Tensor& x, const at::Tensor& targets, double smoothing, bool input_grad)
+      : x_(x), targets_(targets), smoothing_(smoothing) {
     const std::int64_t n = x.size(0);
     const auto wide = x.options().dtype(at::kFloat).requires_grad(false);
     top_ = at::full({n}, -std::numeric_limits<float>::infinity(), wide);
     mass_ = at::zeros({n}, wide);
     target_logit_ = at::zeros({n}, wide);
+    if (smoothing > 0) row_sum_ = at::zeros({x.size(1)}, wide);
     if (!input_grad) return;
     pull_ = at::zeros(x.sizes(), wide);
     target_row_ = at::zeros(x.sizes(), x.options().requires_grad(false));
@@ -54,16 +58,26 @@ class RunningLoss {
   void add(const at::Tensor& rows, std::int64_t first) {
     const std::int64_t n = x_.size(0);
     const std::int64_t step = std::max<std::int64_t>(1, kLogitBytes / (4 * rows.size(0)));
+    classes_ += rows.size(0);
+    if (row_sum_.defined()) row_sum_.add_(rows.sum({0}, false, at::kFloat));
     for (std::int64_t at = 0; at < n; at += step) add(rows, first, at, std::min(step, n - at));
   }
 
-  at::Tensor sum() const { return top_.add(mass_.log()).sub_(target_logit_).sum(); }
+  at::Tensor sum() const {
+    const at::Tensor loss = top_.add(mass_.log()).sub_(target_logit_, 1.0 - smoothing_);
+    if (row_sum_.defined()) loss.sub_(at::mv(x_.to(at::kFloat), row_sum_), elsewhere());
+    return loss.sum();
+  }
   at::Tensor input_grad() const {
     if (!pull_.defined()) return {};
-    return pull_.div(mass_.unsqueeze(1)).sub_(target_row_).to(x_.scalar_type());
+    const at::Tensor gradient = pull_.div(mass_.unsqueeze(1)).sub_(target_row_, 1.0 - smoothing_);
+    if (row_sum_.defined()) gradient.sub_(row_sum_, elsewhere());
+    return gradient.to(x_.scalar_type());
   }
 
  private:
+  double elsewhere() const { return smoothing_ / static_cast<double>(std::max<std::int64_t>(1, classes_)); }
+
   void add(const at::Tensor& rows, std::int64_t first, std::int64_t at, std::int64_t count) {
     const at::Tensor top = top_.narrow(0, at, count), mass = mass_.narrow(0, at, count);
     const Inside target = inside(targets_.narrow(0, at, count), first, rows.size(0));
@@ -90,6 +104,9 @@ class RunningLoss {
   at::Tensor top_, mass_, target_logit_;  // fp32 [n]
   at::Tensor pull_;                       // fp32 [n, D]
   at::Tensor target_row_;                 // [n, D]
+  double smoothing_;
+  at::Tensor row_sum_;  // fp32 [D], of smoothed targets
+  std::int64_t classes_ = 0;
 };
 
 /// A sum whose gradient is known already.
@@ -134,12 +151,13 @@ at::Tensor linear_by_rows(const at::Tensor& x, const ParamState& weight) {
   return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
 }
 
-at::Tensor linear_cross_entropy_sum_by_rows(const at::Tensor& x, const ParamState& weight, const at::Tensor& targets) {
+at::Tensor linear_cross_entropy_sum_by_rows(const at::Tensor& x, const ParamState& weight, const at::Tensor& targets,
+                                            double smoothing) {
   const bool input_grad = at::GradMode::is_enabled() && x.requires_grad();
   at::Tensor sum, gradient;
   {
     const at::NoGradGuard no_grad;
-    RunningLoss loss(x, targets, input_grad);
+    RunningLoss loss(x, targets, smoothing, input_grad);
     weight.visit_rows([&](const at::Tensor& rows, std::int64_t first) {
       for (std::int64_t at = 0; at < rows.size(0); at += kRowsAtOnce) {
         loss.add(rows.narrow(0, at, std::min(kRowsAtOnce, rows.size(0) - at)), first + at);

@@ -99,11 +99,12 @@ struct HeadLoss {
   at::Tensor weight_grad;  ///< [V, D]
 };
 
-HeadLoss head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, bool input_grad,
-                   bool weight_grad) {
+HeadLoss head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, double smoothing,
+                   bool input_grad, bool weight_grad) {
   const std::int64_t rows = x.size(0);
   const std::int64_t classes = weight.size(0);
   const bool keep_logits = weight_grad && rows <= weight.size(1);
+  const double elsewhere = smoothing / static_cast<double>(std::max<std::int64_t>(1, classes));  // of a target's mass
   HeadLoss out;
   out.sum = at::zeros({}, x.options().dtype(at::kFloat));
   if (input_grad) out.input_grad = at::empty_like(x);
@@ -119,10 +120,12 @@ HeadLoss head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tens
     at::Tensor p = keep_logits && kept.scalar_type() == at::kFloat ? at::mm_out(kept, part, weight.t())
                                                                    : at::mm(part, weight.t()).to(at::kFloat);
     at::_log_softmax_out(p, p, 1, /*half_to_float=*/false);
-    out.sum.sub_(p.gather(1, target).sum());
+    out.sum.sub_(p.gather(1, target).sum(), 1.0 - smoothing);
+    if (smoothing > 0) out.sum.sub_(p.sum(), elsewhere);
     if (!input_grad && !weight_grad) continue;
     p.exp_();
-    p.scatter_add_(1, target, at::full({1, 1}, -1.0, p.options()).expand({n, 1}));
+    if (smoothing > 0) p.sub_(elsewhere);
+    p.scatter_add_(1, target, at::full({1, 1}, smoothing - 1.0, p.options()).expand({n, 1}));
     const at::Tensor g = keep_logits ? kept : p.to(x.scalar_type());
     if (keep_logits && !kept.is_alias_of(p)) kept.copy_(p);
     if (input_grad) {
@@ -137,8 +140,8 @@ HeadLoss head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& targets) {
-    HeadLoss loss = head_loss(x, weight, targets, x.requires_grad(), weight.requires_grad());
+                            const at::Tensor& targets, double smoothing) {
+    HeadLoss loss = head_loss(x, weight, targets, smoothing, x.requires_grad(), weight.requires_grad());
     ctx->save_for_backward({x, weight, loss.input_grad, loss.logit_grad, loss.weight_grad});
     return loss.sum;
   }
@@ -147,7 +150,7 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
     const at::Tensor &x = saved[0], &weight = saved[1], &input_grad = saved[2], &logit_grad = saved[3],
                      &weight_grad = saved[4];
     const at::Tensor scale = grads[0].to(x.scalar_type());
-    variable_list out(3);
+    variable_list out(4);
     if (input_grad.defined()) out[0] = input_grad.mul(scale);
     if (logit_grad.defined()) out[1] = product_gradient(weight, logit_grad.t(), x.mul(scale));
     if (weight_grad.defined()) out[1] = weight_grad.mul(scale);
@@ -170,11 +173,12 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) {
   return trains(weight) ? EmbeddingFunction::apply(weight, ids) : at::embedding(weight, ids);
 }
 
-at::Tensor linear_cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets) {
+at::Tensor linear_cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                                    double smoothing) {
   if (trains(weight) || (at::GradMode::is_enabled() && x.requires_grad())) {
-    return HeadLossFunction::apply(x, weight, targets);
+    return HeadLossFunction::apply(x, weight, targets, smoothing);
   }
-  return head_loss(x, weight, targets, false, false).sum;
+  return head_loss(x, weight, targets, smoothing, false, false).sum;
 }
 
 }  // namespace tessera::nn

@@ -86,6 +86,8 @@ TEST(Linear, ItsCrossEntropyIsThatOfItsOutput) {
     const at::Tensor x = at::randn({4, 5}), targets = at::tensor({6, 0, 3, 3}, at::kLong);
     const at::Tensor wanted = at::cross_entropy_loss(head(x, {}), targets, {}, at::Reduction::Sum);
     EXPECT_LT(distance(head.cross_entropy_sum(x, targets, {}), wanted), 1e-5) << kind;
+    const at::Tensor smoothed = at::cross_entropy_loss(head(x, {}), targets, {}, at::Reduction::Sum, -100, 0.2);
+    EXPECT_LT(distance(head.cross_entropy_sum(x, targets, {}, 0.2), smoothed), 1e-5) << kind;
   }
 }
 

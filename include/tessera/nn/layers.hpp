@@ -61,8 +61,9 @@ class Linear {
   /// adapter, which may look at the values, it is operator().
   at::Tensor without_value(const at::Tensor& x, const ForwardContext& ctx) const;
   /// Sum of the cross-entropies in fp32 of this layer's output as logits, without keeping them where nothing is added
-  /// to the plain product (weighted.hpp). x [n, in], targets i64 [n].
-  at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx) const;
+  /// to the plain product (weighted.hpp, also for `smoothing`). x [n, in], targets i64 [n].
+  at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& targets, const ForwardContext& ctx,
+                               double smoothing = 0) const;
   const LayerState& state() const { return *state_; }
   bool adapted() const { return state_->adapter != nullptr; }
   /// A layer whose weight is another layer's (tied embeddings).

@@ -25,8 +25,10 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
 /// cross_entropy(linear(x, weight), targets, sum) is, without its [n, V] temporaries. Logits exist for a chunk of rows
 /// at a time; gradients with respect to them are formed in forward. What backward needs is [n, D] for a frozen weight,
 /// and the smaller of [n, V] and [V, D] besides for a trained one. x [n, D], weight [V, D], targets i64 [n] in [0, V).
-/// 0 for n = 0.
-at::Tensor linear_cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets);
+/// 0 for n = 0. smoothing e in [0, 1): the targets are 1 - e + e / V at the target and e / V elsewhere, as
+/// cross_entropy's label_smoothing has it.
+at::Tensor linear_cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                                    double smoothing = 0);
 
 /// The three for a frozen matrix whose rows are visited (ParamState::visit_rows), so that it need not be whole
 /// anywhere. They do the same whether it is whole or not, to the last bit where blocks hold a multiple of kRowsAtOnce
@@ -37,6 +39,7 @@ at::Tensor embedding_by_rows(const ParamState& weight, const at::Tensor& ids);
 at::Tensor linear_by_rows(const at::Tensor& x, const ParamState& weight);
 /// Softmax and gradient are accumulated over blocks of classes under a running maximum, as attention is in
 /// arXiv:2205.14135: memory is [n, D] and the logits of a chunk, and the rows are visited once for loss and gradient.
-at::Tensor linear_cross_entropy_sum_by_rows(const at::Tensor& x, const ParamState& weight, const at::Tensor& targets);
+at::Tensor linear_cross_entropy_sum_by_rows(const at::Tensor& x, const ParamState& weight, const at::Tensor& targets,
+                                            double smoothing = 0);
 
 }  // namespace tessera::nn

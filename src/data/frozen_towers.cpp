@@ -75,8 +75,8 @@ void build_llava(const TowerRequest& request, Model& model) {
   if (request.towers != std::vector<std::string>{"clip"}) {
     throw RequestError("--store_features: a LLaVA has the tower 'clip' and no other");
   }
-  const auto folder =
-      models::read_llava_folder({request.model, request.vision_tower, request.hub_dir, request.settings});
+  const auto folder = models::read_llava_folder(
+      {request.model, request.vision_tower, request.hub_dir, request.settings, models::trainer_defaults()});
   if (folder.llava.tower.fastvit || folder.tower.empty()) {
     throw RequestError("--store_features: '{}' has no CLIP folder beside it, from which --recipe llava trains",
                        request.model);

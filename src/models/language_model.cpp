@@ -17,8 +17,8 @@ void require_ids(const at::Tensor& ids, std::int64_t vocab_size) {
   }
 }
 
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets) {
-  return at::cross_entropy_loss(logits.to(at::kFloat), targets, {}, at::Reduction::Sum);
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets, double smoothing) {
+  return at::cross_entropy_loss(logits.to(at::kFloat), targets, {}, at::Reduction::Sum, -100, smoothing);
 }
 
 NextTokenTargets next_token_targets(const at::Tensor& labels) {

@@ -2,6 +2,7 @@
 
 #include "json_fields.hpp"
 #include "llava_sequence.hpp"
+#include "tessera/nn/noise.hpp"
 
 namespace tessera::models {
 namespace {
@@ -135,12 +136,14 @@ LlavaModel::LlavaModel(nn::ModelLayout& layout, LlavaConfig config)
   language_->add_decoder(layout);
 }
 
-LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const {
+LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+                                double noise_alpha) const {
   const LlavaPlan plan = plan_llava(batch, config_);
   nn::ForwardContext image_ctx = ctx;  // the tower sees images, not rows
   image_ctx.sample_keys.clear();
   LlavaSequence sequence;
-  const at::Tensor text = language_->embed(plan.ids, runner);
+  const at::Tensor text = nn::with_embedding_noise(language_->embed(plan.ids, runner), plan.mask.sum({1}), noise_alpha,
+                                                   "embed_tokens", ctx);
   const at::Tensor features =
       batch.image_features.defined() ? batch.image_features : tower_->features(batch.images, runner, image_ctx);
   sequence.image_features = projector_->forward(features, runner, image_ctx);
@@ -155,18 +158,20 @@ LlavaOutputs LlavaModel::forward(const LlavaBatch& batch, nn::UnitRunner& runner
   if (!batch.labels.defined()) throw RequestError("LLaVA batch: a loss needs labels");
   nn::ForwardContext row_ctx = ctx;
   row_ctx.sample_keys = batch.sample_keys;
-  const LlavaSequence sequence = embed(batch, runner, row_ctx);
+  const LlavaSequence sequence = embed(batch, runner, row_ctx, options.noise_alpha);
   const NextTokenTargets scored = next_token_targets(sequence.labels);
   const bool full = options.full_logits;
   DecodeOptions decoding;
   if (!full) decoding.rows = scored.positions;
   const at::Tensor hidden = language_->decode(sequence.embeddings, sequence.mask, runner, row_ctx, decoding);
   const LanguageModel& language = *language_;
+  const double smoothing = options.label_smoothing;
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
-    if (!full) return nn::Tensors{language.head_loss(language.final_norm(in.at(0)), scored.targets, row_ctx)};
+    if (!full)
+      return nn::Tensors{language.head_loss(language.final_norm(in.at(0)), scored.targets, row_ctx, smoothing)};
     const at::Tensor logits = language.head(language.final_norm(in.at(0)), row_ctx);
     const at::Tensor rows = logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions);
-    return nn::Tensors{cross_entropy_sum(rows, scored.targets), logits};
+    return nn::Tensors{cross_entropy_sum(rows, scored.targets, smoothing), logits};
   });
   LlavaOutputs result;
   result.target_tokens = scored.targets.numel();

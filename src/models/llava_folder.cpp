@@ -54,6 +54,10 @@ bool has_tower_inside(const nlohmann::json& config) {
   return found != config.end() && found->is_boolean() && found->get<bool>();
 }
 
+nlohmann::json trainer_defaults() {
+  return {{"mm_vision_select_layer", -1}};
+}
+
 LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   LlavaFolder out;
   out.folder = fs::weakly_canonical(request.folder);
@@ -65,6 +69,9 @@ LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
     return out;
   }
   out.config.update(request.settings);
+  for (const auto& [key, value] : request.defaults.items()) {
+    if (!out.config.contains(key)) out.config[key] = value;
+  }
   const auto name = request.vision_tower.empty() ? tower_name(out.config, out.folder) : request.vision_tower;
   const NamedTower tower = find_tower(name, out.folder, request.hub_dir);
   out.tower = tower.folder;

@@ -72,6 +72,24 @@ TEST(LlavaFolder, TheTowerComesFromItsOwnFolderOrFromTheModels) {
             nullptr);
 }
 
+TEST(LlavaFolder, TheTrainersLayerCountsWhereNeitherConfigNorSettingsSayOne) {
+  const auto layer_of = [](const std::filesystem::path& folder, const nlohmann::json& settings) {
+    const auto read = read_llava_folder({folder, "", "", settings, trainer_defaults()});
+    EXPECT_EQ(read.config.at("mm_vision_select_layer"), read.llava.tower.select_layers.at(0));
+    return read.llava.tower.select_layers.at(0);
+  };
+  const auto golden = golden_model("llava_original_llama_identity");  // its config.json says -3
+  EXPECT_EQ(layer_of(golden, nlohmann::json::object()), -3);
+  EXPECT_EQ(layer_of(golden, {{"mm_vision_select_layer", 1}}), 1);
+  const testing_support::TempDir dir;
+  std::filesystem::copy(golden, dir.path(), std::filesystem::copy_options::recursive);
+  auto config = nlohmann::json::parse(testing_support::read_file(golden / "config.json"));
+  config.erase("mm_vision_select_layer");
+  testing_support::write_file(dir / "config.json", config.dump());
+  EXPECT_EQ(layer_of(dir.path(), nlohmann::json::object()), -1);
+  EXPECT_EQ(read_llava_folder({dir.path(), "", ""}).llava.tower.select_layers.at(0), -2);
+}
+
 TEST(LlavaFolder, NamesTheFlagThatWouldFindTheTower) {
   const testing_support::TempDir dir;
   testing_support::write_file(dir / "config.json", R"({"model_type": "llava", "mm_vision_tower": "no/such-tower"})");

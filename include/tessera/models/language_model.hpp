@@ -54,9 +54,13 @@ class LanguageModel {
   virtual nn::UnitId head_unit() const = 0;
   virtual at::Tensor final_norm(const at::Tensor& x) const = 0;
   virtual at::Tensor head(const at::Tensor& normed, const nn::ForwardContext& ctx) const = 0;
-  /// Sum of the cross-entropies of the head's logits, which are not kept. normed [n,D], targets i64 [n].
-  virtual at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets,
-                               const nn::ForwardContext& ctx) const = 0;
+  /// Sum of the cross-entropies of the head's logits, which are not kept. normed [n,D], targets i64 [n]; smoothing: of
+  /// the targets, as nn/weighted.hpp has it.
+  virtual at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets, const nn::ForwardContext& ctx,
+                               double smoothing) const = 0;
+  at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets, const nn::ForwardContext& ctx) const {
+    return head_loss(normed, targets, ctx, 0);
+  }
 
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int64_t hidden_size() const = 0;
@@ -66,8 +70,8 @@ class LanguageModel {
 /// Throws RequestError naming the first id outside [0, vocab_size).
 void require_ids(const at::Tensor& ids, std::int64_t vocab_size);
 
-/// Sum of cross-entropies in fp32: logits [n,V], targets i64 [n]. 0 for n = 0.
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets);
+/// Sum of cross-entropies in fp32: logits [n,V], targets i64 [n], smoothed as in head_loss. 0 for n = 0.
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets, double smoothing = 0);
 
 /// Positions p of the flattened [B*T] sequence whose next token carries a label, and those labels.
 struct NextTokenTargets {

@@ -97,9 +97,10 @@ class Llama final : public LanguageModel {
     return lm_head_(normed, ctx);
   }
 
-  at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets,
-                       const nn::ForwardContext& ctx) const override {
-    return lm_head_.cross_entropy_sum(normed, targets, ctx);
+  using LanguageModel::head_loss;
+  at::Tensor head_loss(const at::Tensor& normed, const at::Tensor& targets, const nn::ForwardContext& ctx,
+                       double smoothing) const override {
+    return lm_head_.cross_entropy_sum(normed, targets, ctx, smoothing);
   }
 
   std::int64_t vocab_size() const override { return config_.vocab_size; }

@@ -61,6 +61,10 @@ struct LlavaOutputs {
 struct LlavaForwardOptions {
   std::optional<double> target_tokens;  ///< what the sum is divided by; absent: the batch's own number
   bool full_logits = false;             ///< logits at all positions instead of where labels are
+  double label_smoothing = 0;           ///< of the targets (nn/weighted.hpp)
+  /// NEFTune (arXiv:2310.05914): while training, a row of n positions has noise uniform in +-noise_alpha / sqrt(n D)
+  /// added to the embeddings of its text. It follows from seed, step and sample, as dropout does.
+  double noise_alpha = 0;
 };
 
 class LlavaModel {
@@ -68,10 +72,11 @@ class LlavaModel {
   /// Adds LLaVA's units to the layout, shapes alone. The model holds handles to the layout's weights, not the layout.
   LlavaModel(nn::ModelLayout& layout, LlavaConfig config);
 
-  /// Embedding, tower and projector. Collective when the runner is. Throws RequestError before any unit runs when the
-  /// batch contradicts itself: shapes, ids outside the vocabulary, another number of placeholders than of images or
-  /// features (the text names both).
-  LlavaSequence embed(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx) const;
+  /// Embedding, with LlavaForwardOptions' noise, tower and projector. Collective when the runner is. Throws
+  /// RequestError before any unit runs when the batch contradicts itself: shapes, ids outside the vocabulary, another
+  /// number of placeholders than of images or features (the text names both).
+  LlavaSequence embed(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
+                      double noise_alpha = 0) const;
   /// The whole step: needs labels.
   LlavaOutputs forward(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
                        const LlavaForwardOptions& options = {}) const;

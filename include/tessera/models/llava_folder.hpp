@@ -20,7 +20,13 @@ struct LlavaFolderRequest {
   std::string hub_dir;       ///< where names that are no folders are looked up
   /// Keys of config.json with the values that count instead: those of a language model that becomes a LLaVA.
   nlohmann::json settings = nlohmann::json::object();
+  /// Keys that count where neither says them; original form alone.
+  nlohmann::json defaults = nlohmann::json::object();
 };
+
+/// What LLaVA's trainer takes where nothing is said: mm_vision_select_layer -1. Others take -2, as every published
+/// model has it.
+nlohmann::json trainer_defaults();
 
 struct LlavaFolder {
   std::filesystem::path folder;

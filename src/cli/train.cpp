@@ -35,8 +35,9 @@ void bind(Options& options, TrainFlags& f) {
 
 constexpr const char* kAbout = "Trains a model on prepared shards, sharded over all MPI ranks.";
 
-// The recipe that flags or --config name, which settles the defaults of all other flags.
-std::string recipe_of(const std::vector<std::string>& args) {
+// The recipe that flags or --config name, which settles the defaults of all other flags, also those that --help shows.
+std::string recipe_of(std::vector<std::string> args) {
+  std::erase_if(args, [](const std::string& arg) { return arg == "--help" || arg == "-h"; });
   TrainFlags flags;
   Options options("tessera train", kAbout);
   bind(options, flags);
@@ -58,7 +59,7 @@ int run_train(const std::vector<std::string>& args, Session& session) {
   Options options("tessera train", kAbout);
   bind(options, flags);
   if (!parse(options, args)) return 0;
-  train::settle(request.train, options);
+  const auto warnings = train::settle(request.train, options);
   request.seed = static_cast<std::uint64_t>(flags.seed);
   train::validate(request.train);
   if (request.loader.shards.empty()) throw RequestError("--shards is missing: the folder that `tessera prepare` wrote");
@@ -67,6 +68,9 @@ int run_train(const std::vector<std::string>& args, Session& session) {
   devices.watch(session, request.train.comm_timeout_s);
   request.train.precision = devices.precision();
   request.config_toml = options.dump_toml();
+  for (const auto& warning : warnings) {
+    if (launcher_rank() == 0) session.log().warn("{}", warning);
+  }
   const auto status = train::run_training(request, devices.fabric(), devices.device(), session.log());
   devices.close();
   return static_cast<int>(status);

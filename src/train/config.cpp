@@ -24,7 +24,8 @@ void set_recipe_defaults(TrainConfig& config, const std::string& recipe) {
 }
 
 void bind(Options& options, TrainConfig& config) {
-  options.add("recipe", &config.recipe, "the family of models, whose trainer's defaults hold: lisa or llava",
+  options.add("recipe", &config.recipe,
+              "the family of models, whose trainer's defaults hold: lisa or llava; with --help they are shown",
               {.group = "Model", .choices = {"lisa", "llava"}});
   bind_model_flags(options, config);
   bind_optim_flags(options, config);

@@ -13,7 +13,8 @@ void bind_model(Options& o, TrainConfig& c) {
   o.add("vision_pretrained", &c.vision_pretrained, "SAM weights (.pth or .safetensors) where the model folder has none",
         model);
   o.add("hub_dir", &c.hub_dir, "folder in which model names are looked up", model);
-  o.add("precision", &c.precision, "arithmetic; default bf16 on GPUs, fp32 on CPUs",
+  o.add("precision", &c.precision,
+        "arithmetic; default bf16 on GPUs (where LLaVA's trainer has fp32 without --bf16), fp32 on CPUs",
         {.group = "Model", .choices = {"", "fp32", "bf16", "fp16"}});
   o.add("random_init", &c.random_init, "draw every weight that no file holds, instead of refusing", model);
   o.add("new_token_init", &c.new_token_init,
@@ -29,7 +30,8 @@ void bind_llava(Options& o, TrainConfig& c) {
   const OptionInfo llava{.group = "LLaVA (--recipe llava)"};
   const OptionInfo rate{.group = "LLaVA (--recipe llava)", .min = 0};
   o.add("mm_vision_select_layer", &c.mm_vision_select_layer,
-        "hidden state of the tower that is taken, from the end when negative; default: as config.json says, or -2",
+        "hidden state of the tower that is taken, from the end when negative; default: as config.json says, or "
+        "-1 as LLaVA's trainer has it (every published model has -2)",
         llava);
   o.add("mm_vision_select_feature", &c.mm_vision_select_feature, "with the class token or without",
         {.group = "LLaVA (--recipe llava)", .choices = {"", "patch", "cls_patch"}});
@@ -136,6 +138,9 @@ void check_model_flags(const TrainConfig& c) {
              c.mm_projector_lr > 0 || c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer ||
              !c.mm_vision_select_feature.empty() || !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
     throw RequestError("flags of LLaVA's stages are given without --recipe llava");
+  } else if (c.optimization.label_smoothing_factor > 0 || c.optimization.neftune_noise_alpha > 0) {
+    throw RequestError(
+        "--label_smoothing_factor and --neftune_noise_alpha are of transformers' trainer: pass --recipe llava");
   }
 }
 

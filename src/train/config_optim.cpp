@@ -57,7 +57,8 @@ void bind_lengths(Options& o, TrainConfig& c) {
   o.add("steps_per_epoch", &c.steps_per_epoch, "optimiser steps from one validation to the next",
         {.group = "Optimisation", .min = 1});
   o.add("num_train_epochs", &c.num_train_epochs,
-        "passes over the data, in the place of epochs * steps_per_epoch; an epoch is then one pass",
+        "passes over the data, in the place of epochs * steps_per_epoch; an epoch is then one pass, of whole steps "
+        "rounded up (transformers rounds down where gradients are accumulated)",
         {.group = "Optimisation"});
   o.add("max_steps", &c.max_steps, "stop after that many optimiser steps; 0 or less: as many as the epochs make",
         {.group = "Optimisation", .min = -1});

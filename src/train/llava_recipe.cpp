@@ -54,7 +54,8 @@ class LlavaRecipe final : public Recipe {
  public:
   explicit LlavaRecipe(const TrainConfig& config)
       : config_(config),
-        folder_(models::read_llava_folder({config.version, config.vision_tower, config.hub_dir, settings_of(config)})) {
+        folder_(models::read_llava_folder(
+            {config.version, config.vision_tower, config.hub_dir, settings_of(config), models::trainer_defaults()})) {
     check_transformers_form();
     if (config.mm_vision_tower_lr > 0 && !tower_trains_) {
       throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
@@ -170,6 +171,8 @@ class LlavaRecipe final : public Recipe {
   StepLosses forward(const Batch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
                      const LossOptions& options) const override {
     models::LlavaForwardOptions forward;
+    forward.label_smoothing = config_.optimization.label_smoothing_factor;
+    forward.noise_alpha = config_.optimization.neftune_noise_alpha;
     if (options.scale) forward.target_tokens = options.scale->ce_tokens;
     const auto out = model_->forward(of_family<models::LlavaBatch>(batch), runner, ctx, forward);
     const at::Tensor loss = options.weights.ce == 1.0 ? out.loss : out.loss.mul(options.weights.ce);

@@ -35,6 +35,14 @@ void bind(Options& o, OptimizationFlags& f) {
         "stop after that many validations in a row without a better value; 0: never", positive);
   o.add("early_stopping_threshold", &f.early_stopping_threshold, "by how much a value must be better to count there",
         positive);
+  o.add("load_best_model_at_end", &f.load_best_model_at_end,
+        "write out the weights of the best checkpoint in the end, not those of the last step", optim);
+  o.add("label_smoothing_factor", &f.label_smoothing_factor,
+        "--recipe llava: this part of each target's mass is spread over the vocabulary, in validations too", positive);
+  o.add("neftune_noise_alpha", &f.neftune_noise_alpha,
+        "--recipe llava: while training, noise is added to the text's embeddings (NEFTune), in a row of n positions "
+        "and width D uniform in +-this / sqrt(n D); 0: none",
+        positive);
 }
 
 void validate(const OptimizationFlags& f) {
@@ -45,6 +53,8 @@ void validate(const OptimizationFlags& f) {
   }
   if (f.early_stopping_threshold > 0 && f.early_stopping_patience == 0)
     throw RequestError("--early_stopping_threshold needs --early_stopping_patience");
+  if (f.label_smoothing_factor >= 1)
+    throw RequestError("--label_smoothing_factor {} must be below 1", f.label_smoothing_factor);
 }
 
 }  // namespace tessera::train

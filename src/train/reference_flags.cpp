@@ -8,6 +8,7 @@
 
 #include "tessera/core/error.hpp"
 #include "train/config_parts.hpp"
+#include "train/deepspeed_file.hpp"
 
 namespace tessera::train {
 
@@ -37,42 +38,47 @@ constexpr std::string_view kUnread = "the reference declares it and never reads 
 constexpr std::string_view kOneItem = "a validation takes one sample at a time on each rank";
 constexpr std::string_view kNotPython = "it is a setting of PyTorch in Python";
 
-constexpr std::array kIgnored = std::to_array<Pair>({
+struct Ignored {
+  std::string_view name, why;
+  std::string_view standing = "false";  // asks for what is done in any case
+};
+
+constexpr std::array kIgnored = std::to_array<Ignored>({
     // LISA
     {"local_rank", "ranks come from mpirun"},
     {"exclude_val", kUnread},
     {"start_epoch", "a resumed run goes on at the step of its checkpoint"},
     {"vis_save_path", "training writes its pictures into the run folder; `tessera eval` takes this flag"},
-    {"image_size", "the model's config.json says what size SAM takes"},
+    {"image_size", "the model's config.json says what size SAM takes", "1024"},
     {"dataset_dir", kPrepared},
     {"sem_seg_data", kPrepared},
     {"refer_seg_data", kPrepared},
     {"vqa_data", kPrepared},
     {"reason_seg_data", kPrepared},
     {"val_dataset", kPrepared},
-    {"explanatory", kPrepared},
-    {"num_classes_per_sample", kPrepared},
-    {"use_mm_start_end", kPrepared},
-    {"val_batch_size", kOneItem},
+    {"explanatory", kPrepared, "0.1"},
+    {"num_classes_per_sample", kPrepared, "3"},
+    {"use_mm_start_end", kPrepared, "true"},
+    {"val_batch_size", kOneItem, "1"},
     // LLaVA and ml-fastvlm
     {"data_path", kPrepared},
     {"image_folder", kPrepared},
     {"mm_use_im_start_end", kPrepared},
     {"mm_use_im_patch_token", "pictures are spliced in where <image> stands, so no text ever holds <im_patch>"},
-    {"lazy_preprocess", "samples are tokenised by `tessera prepare`"},
-    {"is_multimodal", "the shards say which samples have pictures"},
+    {"lazy_preprocess", "samples are tokenised by `tessera prepare`", "true"},
+    {"is_multimodal", "the shards say which samples have pictures", "true"},
     {"image_grid_pinpoints", kTiles},
-    {"mm_patch_merge_type", kTiles},
+    {"mm_patch_merge_type", kTiles, "flat"},
     {"s2", kTiles},
     {"image_crop_resolution", kUnread},
     {"image_split_resolution", kUnread},
     {"hd", kUnread},
     {"lora_weight_path", kUnread},
-    {"mpt_attn_impl", "there is one attention, whose results are those of every setting"},
+    {"mpt_attn_impl", "there is one attention, whose results are those of every setting", "triton"},
     {"remove_unused_columns", "shards hold what a step needs and nothing else"},
     // transformers
     {"overwrite_output_dir", "a run goes on where it stopped; --auto_resume false starts anew"},
-    {"do_train", "`tessera train` trains"},
+    {"do_train", "`tessera train` trains", "true"},
     {"do_eval", "--val_shards and --no_eval say whether there are validations"},
     {"do_predict", "`tessera eval` and `tessera forward` predict"},
     {"per_device_eval_batch_size", kOneItem},
@@ -80,29 +86,23 @@ constexpr std::array kIgnored = std::to_array<Pair>({
     {"eval_delay", "the first validation is the first that --eval_steps or the epoch makes due"},
     {"prediction_loss_only", "no prediction is kept"},
     {"logging_dir", kLogged},
-    {"logging_strategy", kLogged},
+    {"logging_strategy", kLogged, "steps"},
     {"logging_first_step", kLogged},
     {"logging_nan_inf_filter", "losses are logged as they are"},
     {"report_to", kLogged},
     {"run_name", "it names a run for a service; --exp_name or --output_dir names the folder"},
-    {"log_level", "what is printed is short already"},
+    {"log_level", "what is printed is short already", "passive"},
     {"disable_tqdm", "a bar is drawn on terminals alone"},
-    {"save_safetensors", "models and checkpoints are safetensors files"},
+    {"save_safetensors", "models and checkpoints are safetensors files", "true"},
     {"save_only_model", "a checkpoint can always be resumed"},
     {"save_on_each_node", "checkpoints go to one folder that all nodes share"},
-    {"load_best_model_at_end", "best/ holds the best checkpoint; --resume takes it"},
     {"ignore_data_skip", "a resumed run goes on in the same stream without reading what came before"},
     {"dataloader_drop_last", "the stream goes on from epoch to epoch, so no step is short"},
-    {"dataloader_pin_memory", "batches are copied as the device needs them"},
+    {"dataloader_pin_memory", "batches are copied as the device needs them", "true"},
     {"dataloader_persistent_workers", "the readers run as long as the job"},
     {"group_by_length", "--group_by_modality_length is the order by length"},
-    {"length_column_name", "--group_by_modality_length takes lengths from the shards"},
+    {"length_column_name", "--group_by_modality_length takes lengths from the shards", "length"},
     {"label_names", "the shards hold the labels"},
-    {"label_smoothing_factor", "the loss is the references', which smooth no labels"},
-    {"neftune_noise_alpha", "no noise is added to embeddings"},
-    {"deepspeed",
-     "the engine shards as ZeRO-3 does; --max_grad_norm clips, --offload_optimizer and --offload_frozen "
-     "move to the host what its offload files do"},
     {"fsdp", kZero3},
     {"fsdp_config", kZero3},
     {"ddp_find_unused_parameters", kZero3},
@@ -112,14 +112,14 @@ constexpr std::array kIgnored = std::to_array<Pair>({
     {"auto_find_batch_size", "the plan that is printed at the start fits the memory, and --batch_size stays"},
     {"gradient_checkpointing_kwargs", "--recompute says what is recomputed"},
     {"full_determinism", "--reproducible is the flag"},
-    {"half_precision_backend", kNotPython},
-    {"fp16_opt_level", kNotPython},
+    {"half_precision_backend", kNotPython, "auto"},
+    {"fp16_opt_level", kNotPython, "O1"},
     {"bf16_full_eval", "a validation has training's precision"},
     {"fp16_full_eval", "a validation has training's precision"},
     {"torch_compile", kNotPython},
     {"use_cpu", "without a GPU a run is on the CPU; CUDA_VISIBLE_DEVICES= hides the GPUs"},
     {"no_cuda", "without a GPU a run is on the CPU; CUDA_VISIBLE_DEVICES= hides the GPUs"},
-    {"skip_memory_metrics", kLogged},
+    {"skip_memory_metrics", kLogged, "true"},
     {"push_to_hub", kNoHub},
     {"hub_model_id", kNoHub},
     {"hub_token", kNoHub},
@@ -142,15 +142,15 @@ void settle_precision(TrainConfig& c, const Options& options) {
   r.fp16.reset();
 }
 
-void settle_strategies(TrainConfig& c) {
-  constexpr std::int64_t kSaveSteps = 500;  // transformers'
+void settle_strategies(TrainConfig& c, const Options& options) {
+  constexpr std::int64_t kSteps = 500;  // transformers' save_steps and logging_steps, which eval_steps follows
   const auto& saving = c.reference.save_strategy;
   if (saving == "epoch") c.save_steps = 0;
-  if (saving == "steps" && c.save_steps == 0) c.save_steps = kSaveSteps;
+  if (saving == "steps" && c.save_steps == 0) c.save_steps = kSteps;
   if (const auto validating = take(c.reference.evaluation_strategy); !validating.empty()) {
     c.no_eval = validating == "no";
     if (validating == "epoch") c.eval_steps = 0;
-    if (validating == "steps" && c.eval_steps == 0) c.eval_steps = c.print_freq;
+    if (validating == "steps" && c.eval_steps == 0) c.eval_steps = options.given("print_freq") ? c.print_freq : kSteps;
   }
 }
 
@@ -167,13 +167,20 @@ void bind_reference_flags(Options& o, TrainConfig& c) {
   o.add("save_strategy", &r.save_strategy, "checkpoints: none, every --save_steps (500 where that is 0), or each epoch",
         {.group = group, .choices = {"", "no", "steps", "epoch"}});
   o.add("evaluation_strategy", &r.evaluation_strategy,
-        "validations: none, every --eval_steps (--logging_steps where that is 0), or each epoch",
+        "validations: none, every --eval_steps (where that is 0, --logging_steps, or 500 without it), or each epoch",
         {.group = group, .choices = {"", "no", "steps", "epoch"}});
+  o.add(
+      "deepspeed", &r.deepspeed,
+      "DeepSpeed's configuration file, of which clipping (none where it has no gradient_clipping), precision, offload "
+      "and AdamW's figures are taken; the engine shards as ZeRO-3 does in any case",
+      {.group = group});
   for (const auto& [name, of] : kOtherNames) o.add_alias(std::string(name), std::string(of));
-  for (const auto& [name, why] : kIgnored) o.add_ignored(std::string(name), std::string(why));
+  for (const auto& [name, why, standing] : kIgnored) {
+    o.add_ignored(std::string(name), std::string(why), std::string(standing));
+  }
 }
 
-void settle(TrainConfig& c, const Options& options) {
+std::vector<std::string> settle(TrainConfig& c, const Options& options) {
   if (!c.reference.model_name_or_path.empty()) {
     if (options.given("version")) c.reference.conv_type = c.version;
     c.version = take(c.reference.model_name_or_path);
@@ -182,7 +189,9 @@ void settle(TrainConfig& c, const Options& options) {
   const bool own_lengths = options.given("epochs") || options.given("steps_per_epoch");
   if (own_lengths && !options.given("num_train_epochs")) c.num_train_epochs.reset();
   settle_precision(c, options);
-  settle_strategies(c);
+  settle_strategies(c, options);
+  const std::string deepspeed = take(c.reference.deepspeed);
+  return deepspeed.empty() ? std::vector<std::string>() : apply_deepspeed_file(deepspeed, c, options);
 }
 
 }  // namespace tessera::train

@@ -163,7 +163,6 @@ class Trainer {
 
   // The newest whole checkpoint of this run, or the one asked for; empty to start anew.
   fs::path checkpoint_to_resume() const {
-    if (!speaks()) return {};
     for (const auto& root : {checkpoints(), folder_ / "best"}) shard::tidy_checkpoints(root);
     if (!config_.resume.empty() && config_.resume != "auto") return config_.resume;
     if (config_.resume.empty() && !config_.auto_resume) return {};
@@ -171,10 +170,18 @@ class Trainer {
     return all.empty() ? fs::path() : all.back();
   }
 
+  // What rank 0 finds, on every rank.
+  template <class Find>
+  fs::path found_by_rank_zero(Find find) {
+    fs::path found;
+    comm::on_every_rank(*fabric_.control, [&] {
+      if (speaks()) found = find();
+    });
+    return comm::broadcast_text(*fabric_.control, found.string());
+  }
+
   void start_or_resume() {
-    fs::path from;
-    comm::on_every_rank(*fabric_.control, [&] { from = checkpoint_to_resume(); });
-    from = comm::broadcast_text(*fabric_.control, from.string());
+    const auto from = found_by_rank_zero([this] { return checkpoint_to_resume(); });
     if (from.empty()) return;
     const auto info = shard::load_checkpoint(from, *model_.engine, optimizer_, model_.frozen_digest);
     const auto state = nlohmann::json::parse(info.trainer_state);
@@ -286,7 +293,24 @@ class Trainer {
     }
   }
 
+  // The weights of the best validation in the place of the last step's, for what is written out.
+  void take_best() {
+    const auto best = found_by_rank_zero([this]() -> fs::path {
+      const auto all = shard::list_checkpoints(folder_ / "best");
+      return all.empty() ? fs::path() : all.back();
+    });
+    if (best.empty()) {  // no validation had a number
+      log_.warn("--load_best_model_at_end: no validation was the best; the last step's weights are written out");
+      return;
+    }
+    const auto info = shard::load_checkpoint(best, *model_.engine, optimizer_, model_.frozen_digest);
+    if (adalora_) adalora_->restore(nlohmann::json::parse(info.trainer_state).value("adalora", std::string()));
+    log_.info("what is written out is {}, with {} {:.4f}", best.string(), validation_.best().config().metric,
+              validation_.best().best().value_or(0));
+  }
+
   void finish() {
+    if (config_.optimization.load_best_model_at_end) take_best();
     const auto averages = averaged_for("export");
     if (model_.lora) export_adapter(model_, config_.version, folder_ / "adapter", config_.precision);
     if (model_.prefix) export_prefix(model_, config_.version, folder_ / "prefix");

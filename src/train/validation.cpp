@@ -27,8 +27,11 @@ BestMetricConfig metric_of(const TrainRequest& request, bool masked) {
                        request.train.recipe, masked ? "giou and ciou" : "loss");
   }
   config.greater_is_better = flags.greater_is_better.value_or(config.metric != "loss");
-  if (flags.early_stopping_patience > 0 && (request.val_shards.empty() || request.train.no_eval))
+  const bool validates = !request.val_shards.empty() && !request.train.no_eval;
+  if (flags.early_stopping_patience > 0 && !validates)
     throw RequestError("--early_stopping_patience counts validations: pass --val_shards, and not --no_eval");
+  if (flags.load_best_model_at_end && !validates)
+    throw RequestError("--load_best_model_at_end needs validations: pass --val_shards, and not --no_eval");
   return config;
 }
 

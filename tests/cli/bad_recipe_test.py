@@ -45,6 +45,14 @@ CASES = [
     ("train", "lisa", ["--train_scope", "full"], ["--train_scope full", "--lora_r 0"]),
     ("train", "lisa", ["--train_scope", "lora", "--lora_r", "0"], ["--train_scope lora"]),
     ("train", "lisa", ["--lora_enable"], ["--recipe llava"]),
+    # flags without effect
+    ("train", "lisa", ["--label_smoothing_factor", "0.1"], ["--label_smoothing_factor", "--recipe llava"]),
+    ("train", "lisa", ["--neftune_noise_alpha", "5"], ["--neftune_noise_alpha", "--recipe llava"]),
+    ("train", "lisa", ["--load_best_model_at_end"], ["--load_best_model_at_end", "--val_shards"]),
+    ("train", "llava", ["--label_smoothing_factor", "1"], ["--label_smoothing_factor 1"]),
+    ("inspect", "lisa", ["--output_dir", "{folder}"], ["--output_dir", "--show"]),
+    ("inspect", "lisa", ["--show", "--sheet_samples", "3"], ["--sheet_samples", "--sheet"]),
+    ("inspect", "lisa", ["--sample", "1", "--seed", "3"], ["--seed", "random sample"]),
     # rates for what does not train
     ("train", "llava", ["--mm_projector_lr", "1e-5", "--freeze_mm_mlp_adapter"], ["--mm_projector_lr"]),
     ("train", "lisa", ["--lr_groups", "mm_projektor=1e-4"], ["--lr_groups 'mm_projektor'"]),

@@ -76,9 +76,19 @@ def check_other_names(toy):
 
 def check_ignored(toy):
     _, _, ignored = parts(toy.help("train"))
-    run = toy.run("train", "lisa", [word for name in sorted(ignored) for word in ("--" + name, "1")])
+    run = toy.run("train", "lisa", [word for name in sorted(ignored) for word in ("--" + name, "other")])
     return [f"--{name} is swallowed without a word" for name in sorted(ignored)
             if f"--{name} has no effect here: " not in run.output]
+
+
+def check_asking_for_nothing(toy):
+    """What a command line of the references has only to say that it wants nothing, or what is done in any case."""
+    nothing = {"fsdp": "", "push_to_hub": "False", "report_to": "none", "hub_token": "None", "torch_compile": "no",
+               "do_train": "True", "lazy_preprocess": "True", "save_safetensors": "True", "explanatory": "0.1",
+               "remove_unused_columns": "False", "mm_use_im_patch_token": "False", "local_rank": "0"}
+    run = toy.run("train", "lisa", [word for pair in nothing.items() for word in ("--" + pair[0], pair[1])])
+    return [f"--{name} '{value}' asks for nothing and is warned of" for name, value in nothing.items()
+            if f"--{name} has no effect" in run.output]
 
 
 def check_references(toy):
@@ -99,6 +109,7 @@ def main(only, but):
                 failed += check_tables(toy, command, table)
         if but != "train":
             failed += check_other_names(toy) + check_ignored(toy) + check_references(toy)
+            failed += check_asking_for_nothing(toy)
     for line in failed:
         print(line)
     return 1 if failed else 0

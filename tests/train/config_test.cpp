@@ -5,12 +5,15 @@
 #include <functional>
 
 #include "support/limits.hpp"
+#include "support/support.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
 
 namespace tessera::train {
 namespace {
 
 using testing_support::message_of;
+using testing_support::TempDir;
 
 struct Parsed {
   TrainConfig config;
@@ -129,7 +132,7 @@ TEST(TrainConfig, ValuesOutsideTheirRangeAreRefusedByTheParser) {
 TEST(TrainConfig, FlagsOfTheReferenceThatCannotApplyAreTakenWithAWarning) {
   EXPECT_TRUE(parse({}).outcome.warnings.empty());
   for (const std::string name : {"local_rank", "start_epoch", "vis_save_path", "exclude_val"}) {
-    const auto warnings = parse({"--" + name, "0"}).outcome.warnings;
+    const auto warnings = parse({"--" + name, "1"}).outcome.warnings;
     ASSERT_EQ(warnings.size(), 1U) << name;
     EXPECT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
   }
@@ -162,6 +165,75 @@ TEST(TrainConfig, StrategiesSayWhatTheStepsDo) {
   EXPECT_TRUE(strategy("--evaluation_strategy", "no").no_eval);
   EXPECT_EQ(strategy("--eval_strategy", "steps").eval_steps, 3);
   EXPECT_EQ(parse({"--evaluation_strategy", "epoch", "--eval_steps", "9"}).config.eval_steps, 0);
+}
+
+TEST(TrainConfig, ValidationsEverySoManyStepsFollowTransformersLoggingSteps) {
+  EXPECT_EQ(parse({"--evaluation_strategy", "steps"}).config.eval_steps, 500);
+  EXPECT_EQ(parse({"--evaluation_strategy", "steps", "--eval_steps", "9"}).config.eval_steps, 9);
+}
+
+TEST(TrainConfig, WhatAsksForNothingIsTakenWithoutAWord) {
+  for (const std::vector<std::string>& args : {std::vector<std::string>{"--fsdp", ""},
+                                               {"--push_to_hub", "False"},
+                                               {"--report_to", "none"},
+                                               {"--do_train"},
+                                               {"--save_safetensors", "True"},
+                                               {"--mm_use_im_patch_token", "no"},
+                                               {"--explanatory", "0.1"}}) {
+    EXPECT_TRUE(parse(args).outcome.warnings.empty()) << args[0];
+  }
+  for (const std::vector<std::string>& args : {std::vector<std::string>{"--push_to_hub"},
+                                               {"--report_to", "wandb"},
+                                               {"--save_safetensors", "False"},
+                                               {"--use_mm_start_end", "false"},
+                                               {"--explanatory", "-1"}}) {
+    EXPECT_EQ(parse(args).outcome.warnings.size(), 1U) << args[0];
+  }
+}
+
+// A file with this text in the place of {}, and the flags after it.
+struct DeepSpeed {
+  TrainConfig config;
+  std::vector<std::string> warnings;
+};
+DeepSpeed with_deepspeed(const std::string& json, std::vector<std::string> args = {}) {
+  const TempDir folder;
+  write_file(folder / "zero.json", json);
+  DeepSpeed out;
+  Options options("tessera train", "");
+  bind(options, out.config);
+  args.insert(args.end(), {"--deepspeed", (folder / "zero.json").string()});
+  options.parse(args);
+  out.warnings = settle(out.config, options);
+  return out;
+}
+
+TEST(TrainConfig, DeepSpeedClipsWhereItsFileSaysSo) {
+  EXPECT_EQ(with_deepspeed(R"({"zero_optimization": {"stage": 3}})").config.max_grad_norm, 0);
+  EXPECT_EQ(with_deepspeed(R"({"gradient_clipping": "auto"})").config.max_grad_norm, 1);
+  EXPECT_EQ(with_deepspeed(R"({"gradient_clipping": 0.3})").config.max_grad_norm, 0.3);
+  EXPECT_EQ(with_deepspeed("{}", {"--max_grad_norm", "2"}).config.max_grad_norm, 2);
+  const auto text = message_of<RequestError>([] {
+    with_deepspeed(R"({"gradient_clipping": 0.3})", {"--max_grad_norm", "2"});
+  });
+  EXPECT_NE(text.find("zero.json: gradient_clipping is 0.3"), std::string::npos) << text;
+}
+
+TEST(TrainConfig, DeepSpeedsFileSettlesPrecisionOffloadAndOptimizer) {
+  const auto found = with_deepspeed(R"({"bf16": {"enabled": true}, "fp16": {"enabled": "auto"},
+    "zero_optimization": {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "none"}},
+    "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": [0.8, 0.99], "weight_decay": 0.1}},
+    "scheduler": {"type": "WarmupLR"}})");
+  EXPECT_EQ(found.config.precision, "bf16");
+  EXPECT_EQ(found.config.engine.offload_optimizer, "true");
+  EXPECT_EQ(found.config.engine.offload_frozen, "auto");
+  EXPECT_EQ(found.config.beta2, 0.99);
+  EXPECT_EQ(found.config.weight_decay, 0.1);
+  EXPECT_EQ(found.config.lr, TrainConfig().lr);
+  ASSERT_EQ(found.warnings.size(), 2U);
+  EXPECT_NE(found.warnings[1].find("WarmupLR"), std::string::npos);
+  EXPECT_THROW(with_deepspeed(R"({"optimizer": {"type": "Lamb"}})"), RequestError);
+  EXPECT_THROW(with_deepspeed(R"({"fp16": {"enabled": true}})", {"--bf16", "True"}), RequestError);
 }
 
 TEST(TrainConfig, PrecisionsThatContradictAreRefused) {

@@ -21,6 +21,7 @@ from PIL import Image
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers import get_linear_schedule_with_warmup, get_scheduler
+from transformers.trainer_pt_utils import LabelSmoother
 
 SOURCE = pathlib.Path(os.environ["TESSERA_SOURCE_DIR"])
 PROGRAM = os.environ["TESSERA_PROGRAM"]
@@ -113,6 +114,8 @@ class Reference:
         )
         self.projector.load_state_dict({k.removeprefix("model.mm_projector."): v for k, v in torch.load(projector).items()})
 
+    smoothing = 0
+
     def loss(self, samples):
         total, count = 0, 0
         for ids, labels, pixels in samples:
@@ -127,8 +130,13 @@ class Reference:
                 ignored = torch.full((len(features),), -100)
                 targets = torch.cat([labels[:at], ignored, labels[at + 1 :]])
             logits = self.language(inputs_embeds=rows[None]).logits[0, :-1]
-            total = total + torch.nn.functional.cross_entropy(logits, targets[1:], ignore_index=-100, reduction="sum")
-            count += int((targets[1:] != -100).sum())
+            here = int((targets[1:] != -100).sum())
+            if self.smoothing:  # a mean over the sample's targets
+                smoother = LabelSmoother(epsilon=self.smoothing)
+                total = total + here * smoother({"logits": logits[None]}, targets[None, 1:].clone())
+            else:
+                total = total + torch.nn.functional.cross_entropy(logits, targets[1:], ignore_index=-100, reduction="sum")
+            count += here
         return total / count
 
     def train(self, samples, trained, rate, rates=None, make_optimizer=None, make_schedule=None, clip_value=None):
@@ -159,7 +167,8 @@ class Reference:
 
 def train(root, name, ranks, *flags, shards="shards"):
     must(ranks, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip",
-         "--mm_projector_type", "mlp2x_gelu", "--shards", root / shards, "--group_by_modality_length",
+         "--mm_projector_type", "mlp2x_gelu", "--mm_vision_select_layer", -2, "--shards", root / shards,
+         "--group_by_modality_length",
          "--global_batch_size", SAMPLES, "--batch_size", 1, "--steps_per_epoch", STEPS, "--epochs", 1, "--warmup_steps", 2,
          "--weight_decay", 0.1, "--lora_dropout", 0, "--log_base_dir", root / "runs", "--exp_name", name, *flags)
     folder = root / "runs" / name
@@ -194,7 +203,7 @@ def stored_features(root):
     """The tower's features in the shards are transformers' in bf16, and stage one learns from them as from the tower."""
     must(2, "prepare", "--dataset", "llava", "--data_path", root / "chat.json", "--image_folder", root / "images",
          "--version", root / "base", "--conv_type", "v1", "--draws", 1, "--output_dir", root / "featured",
-         "--val_dataset", "", "--store_features", "clip", "--vision_tower", root / "clip")
+         "--val_dataset", "", "--store_features", "clip", "--vision_tower", root / "clip", "--mm_vision_select_layer", -2)
     reference = Reference(root, root / "first.bin")
     processor = CLIPImageProcessor.from_pretrained(root / "clip")
     compared = 0
@@ -219,7 +228,8 @@ def stored_features(root):
         near(losses, want, f"stage one from stored features, {ranks} ranks", 1e-2)
     done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
                root / "featured", "--mm_projector_type", "mlp2x_gelu", "--tune_mm_mlp_adapter", "--global_batch_size",
-               4, "--log_base_dir", root / "runs", "--exp_name", "padded", "--image_aspect_ratio", "pad")
+               4, "--log_base_dir", root / "runs", "--exp_name", "padded", "--image_aspect_ratio", "pad",
+               "--mm_vision_select_layer", -2)
     assert done.returncode == 2 and "aspect square" in done.stderr and "aspect pad" in done.stderr, done.stderr
 
 
@@ -299,6 +309,68 @@ def stage_two(root, samples, projector):
     merged = LlamaForCausalLM.from_pretrained(folder / "merged", config=reference.language.config)
     for (name, got), (_, wanted) in zip(merged.named_parameters(), reference.language.named_parameters()):
         assert torch.allclose(got, wanted, atol=1e-4), name
+
+
+def smoothed_labels(root, samples, projector):
+    """Under transformers' LabelSmoother, with a head that trains and one that is frozen, and of a validation."""
+    for name, flags in (("trained", []), ("frozen", ["--tune_mm_mlp_adapter"])):
+        reference = Reference(root, projector)
+        reference.smoothing = 0.2
+        trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+        if name == "trained":
+            trained += list(reference.language.named_parameters())
+        with torch.no_grad():
+            first = reference.loss(samples).item()
+        want = reference.train(samples, trained, 5e-3)
+        for ranks in (1, 3):
+            folder, losses = train(root, f"smoothed_{name}_{ranks}", ranks, *flags, "--lr", 5e-3,
+                                   "--label_smoothing_factor", 0.2, "--pretrain_mm_mlp_adapter", projector,
+                                   "--export_merged", "false", "--val_shards", root / "shards", "--eval_steps", 1)
+            near(losses, want, f"smoothed labels, {name} head, {ranks} ranks")
+            judged = [v for v in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "val_loss" in v]
+            assert abs(judged[0]["val_loss"] - first) < 1e-4 * first, (judged[0], first)  # step 1's rate is 0
+
+
+def noise_on_embeddings(root, projector):
+    """NEFTune: the same losses to the last bit on any number of ranks and through a resume, and no noise in a
+    validation."""
+    flags = ["--pretrain_mm_mlp_adapter", projector, "--tune_mm_mlp_adapter", "--lr", 1e-2, "--neftune_noise_alpha", 5,
+             "--export_merged", "false", "--val_shards", root / "shards"]
+    curves = [train(root, f"noise_{ranks}", ranks, *flags)[1] for ranks in (1, 2, 3)]
+    assert curves[0] == curves[1] == curves[2], curves
+    train(root, "noise_halves", 2, *flags, "--max_steps", 3, "--warmup_steps", 2, "--lr_scheduler_type", "constant")
+    _, halves = train(root, "noise_halves", 3, *flags, "--warmup_steps", 2, "--lr_scheduler_type", "constant")
+    _, whole = train(root, "noise_whole", 1, *flags, "--warmup_steps", 2, "--lr_scheduler_type", "constant")
+    assert halves == whole, (halves, whole)
+    _, quiet = train(root, "quiet", 1, *flags, "--neftune_noise_alpha", 0)
+    assert all(a != b for a, b in zip(curves[0], quiet)), (curves[0], quiet)
+    still = [train(root, f"still_{alpha}", 1, *flags, "--neftune_noise_alpha", alpha, "--lr", 0, "--max_steps", 1)[0]
+             for alpha in (0, 5)]
+    judged = [next(v["val_loss"] for v in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())
+                   if "val_loss" in v) for f in still]
+    assert judged[0] == judged[1], judged
+    print("noise on embeddings: the same on 1, 2 and 3 ranks and through a resume")
+
+
+def best_at_the_end(root, projector):
+    """What is written out is the best checkpoint's, and without the flag the last step's."""
+    flags = ["--pretrain_mm_mlp_adapter", projector, "--tune_mm_mlp_adapter", "--val_shards", root / "shards",
+             "--eval_steps", 1, "--save_steps", 1, "--optim", "sgd", "--lr_scheduler_type", "constant"]
+    written = {}
+    for steps, more in ((2, []), (4, []), (4, ["--load_best_model_at_end", "--greater_is_better", "true"])):
+        name = f"last_{steps}_{len(more)}"
+        # Worst comes first where the loss falls: with greater_is_better that is the best.
+        folder, _ = train(root, name, 2, *flags, "--lr", 0.1, "--max_steps", steps, *more)
+        written[name] = torch.load(folder / "mm_projector.bin", weights_only=True)
+        best = [p.name for p in (folder / "best").iterdir()]
+    assert best == ["step-1"], best
+    _, _ = train(root, "first_step", 2, *flags, "--lr", 0.1, "--max_steps", 1)
+    first = torch.load(root / "runs" / "first_step" / "mm_projector.bin", weights_only=True)
+    def same(a, b):
+        return all(torch.equal(a[k], b[k]) for k in a)
+    assert same(written["last_4_3"], first), "not the best step's weights"
+    assert not same(written["last_4_0"], first) and not same(written["last_4_0"], written["last_2_0"])
+    print("the best checkpoint's weights are written out")
 
 
 def stage_two_lora(root, samples, projector):
@@ -406,6 +478,9 @@ with tempfile.TemporaryDirectory() as name:
     optimisers_and_schedules(root, samples)
     stage_two(root, samples, projector)
     stage_two_lora(root, samples, projector)
+    smoothed_labels(root, samples, projector)
+    noise_on_embeddings(root, projector)
+    best_at_the_end(root, projector)
     validation(root, samples, projector)
     configuration_files(root)
     refusals(root)

@@ -23,6 +23,7 @@ struct ReferenceFlags {
   std::optional<bool> fp16;
   std::string save_strategy;        ///< no, steps, epoch; empty: as save_steps says
   std::string evaluation_strategy;  ///< no, steps, epoch; empty: as no_eval and eval_steps say
+  std::string deepspeed;            ///< DeepSpeed's configuration file
 };
 
 struct TrainConfig {
@@ -115,9 +116,9 @@ void bind(Options& options, TrainConfig& config);
 /// What the recipe's own trainer has for defaults; before bind(). Throws RequestError for an unknown recipe.
 void set_recipe_defaults(TrainConfig& config, const std::string& recipe);
 
-/// After parse(): what config.reference says goes into the fields it is about. Throws RequestError for flags that
-/// contradict.
-void settle(TrainConfig& config, const Options& options);
+/// After parse(): what config.reference says goes into the fields it is about. Returns warnings for the log. Throws
+/// RequestError for flags that contradict.
+std::vector<std::string> settle(TrainConfig& config, const Options& options);
 
 /// Once the data is there: `samples` in one pass over it, `images` in a step. A pass takes whole steps, rounded up.
 void settle_lengths(TrainConfig& config, std::int64_t samples, std::int64_t images);

@@ -34,7 +34,7 @@ MODEL = {
 
 LLAVA = {
     "recipe": Refused("--recipe", "lisa"),
-    "mm_vision_select_layer": Curve("--mm_vision_select_layer", "-1"),
+    "mm_vision_select_layer": Curve("--mm_vision_select_layer", "-2"),
     "mm_vision_select_feature": Curve("--mm_vision_select_feature", "cls_patch"),
     "mm_projector_type": trained("--mm_projector_type", "mlp2x_gelu"),
     "image_aspect_ratio": Curve("--image_aspect_ratio", "pad"),
@@ -47,6 +47,8 @@ LLAVA = {
     "unfreeze_mm_vision_tower": trained("--unfreeze_mm_vision_tower"),
     "mm_projector_lr": Curve("--mm_projector_lr", "1e-3", key="lr"),
     "mm_vision_tower_lr": Curve("--mm_vision_tower_lr", "1e-3", key="lr", base=["--unfreeze_mm_vision_tower"]),
+    "label_smoothing_factor": Curve("--label_smoothing_factor", "0.1"),
+    "neftune_noise_alpha": Curve("--neftune_noise_alpha", "5"),
     "conv_type": Refused("--conv_type", "plain", words=["--conv_type"]),
     "num_train_epochs": steps(6, "--num_train_epochs", "2", "--max_steps", "-1"),
 }
@@ -104,6 +106,8 @@ OPTIMISATION = {
                                     base=[*VAL, "--eval_steps", "1", "--lr", "0"]),
     "early_stopping_threshold": Shown("train_test", "tests/train/optimization_flags_test.cpp",
                                       "--early_stopping_threshold"),
+    "load_best_model_at_end": Text("what is written out is .*best", "--load_best_model_at_end",
+                                   base=[*VAL, "--eval_steps", "1"]),
     "momentum": Curve("--momentum", "0.9", base=["--optim", "sgd"]),
     "lr": Curve("--lr", "1e-3", key="lr"),
     "beta1": Curve("--beta1", "0.1"),
@@ -147,6 +151,7 @@ RUN = {
     "fp16": Refused("--fp16", "True", words=["--bf16 contradicts --fp16"], base=["--bf16", "True"]),
     "save_strategy": Files("checkpoints/step-3", "--save_strategy", "no", there=False),
     "evaluation_strategy": Text("validation at step", "--evaluation_strategy", "no", base=VAL),
+    "deepspeed": Curve("--deepspeed", "{root}/zero.json", base=["--optim", "sgd"]),
 }
 
 ENGINE = {

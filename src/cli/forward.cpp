@@ -43,7 +43,11 @@ void bind(Options& options, ForwardFlags& flags, models::ForwardRequest& request
               "of quantised layers that this regular expression is found in, packed.<layer>, absmax.<layer> and "
               "dequant.<layer> are written as well",
               {.group = "Run"});
-  options.add("inputs", &flags.inputs, "safetensors file", {.group = "Run", .required = true});
+  options.add("inputs", &flags.inputs,
+              "safetensors file; a LLaVA's pictures in tiles: images [tiles,3,S,S] (llava_next: pixel_values, or one "
+              "picture a row, [pictures,most tiles,3,S,S]) with image_sizes [pictures,2], height and width, and where "
+              "they are not as many as those sizes ask for image_tiles [pictures]",
+              {.group = "Run", .required = true});
   options.add("outputs", &flags.outputs, "safetensors file to write", {.group = "Run", .required = true});
   options.add("grads", &request.grads,
               "gradients to write: all, trainable, or a regular expression searched in the weights' names; empty: none",

@@ -60,8 +60,13 @@ image::PreprocessRequest request_of(const Flags& flags) {
   if (request.aspect == image::Aspect::anyres && fs::exists(config)) {
     const auto json = read_json(config);
     if (json.has("image_grid_pinpoints")) {
-      request.pinpoints = image::pinpoints_from_text(json.at("image_grid_pinpoints").raw().dump(),
+      const auto& given = json.at("image_grid_pinpoints").raw();
+      request.pinpoints = image::pinpoints_from_text(given.is_string() ? given.get<std::string>() : given.dump(),
                                                      request.clip.crop.height, config.string());
+      // transformers has [height, width].
+      if (json.text("model_type", "") == "llava_next") {
+        for (auto& grid : request.pinpoints) std::swap(grid.height, grid.width);
+      }
     }
   }
   return request;

@@ -184,7 +184,8 @@ std::unique_ptr<ForwardModel> ForwardModel::open(const ForwardRequest& request) 
   } else {
     throw RequestError(
         "{}: model_type '{}' is not supported; supported are llama, mistral, qwen2, mpt, llava, llava_llama, "
-        "llava_mistral, llava_qwen2, llava_mpt, fast_vlm, clip_vision_model, clip, sam, FastViTHD's and LISA folders",
+        "llava_mistral, llava_qwen2, llava_mpt, llava_next, fast_vlm, clip_vision_model, clip, sam, FastViTHD's and "
+        "LISA folders",
         folder.config().where(), type);
   }
   model->attach_adapters(request);

@@ -1,5 +1,9 @@
 #include "tessera/models/llava.hpp"
 
+#include <ATen/ops/clone.h>
+
+#include <cmath>
+
 #include "json_fields.hpp"
 #include "llava_sequence.hpp"
 #include "tessera/nn/noise.hpp"
@@ -99,6 +103,8 @@ LlavaConfig LlavaConfig::from_original(const nlohmann::json& json, const nlohman
   config.pad_left = side == "left";
   // A FastViT's width may be known only once its weights were looked at.
   if (!config.tower.fastvit) config.tower.require_width(json);
+  config.tiles = TileConfig::from_original(json, config.tower);
+  config.image_newline = fields.text("mm_patch_merge_type", "flat").find("unpad") != std::string::npos;
   return config;
 }
 
@@ -122,6 +128,8 @@ LlavaConfig LlavaConfig::from_transformers(const nlohmann::json& json) {
   config.projector_bias = fields.flag("multimodal_projector_bias", true);
   config.image_token = fields.integer(fields.has("image_token_id") ? "image_token_id" : "image_token_index",
                                       fast_vlm ? 151646 : 32000, 0);
+  config.image_newline = fields.text("model_type", "llava") == "llava_next";
+  if (config.image_newline) config.tiles = TileConfig::from_transformers(json, config.tower);
   return config;
 }
 
@@ -133,7 +141,21 @@ LlavaModel::LlavaModel(nn::ModelLayout& layout, LlavaConfig config)
   projector_ =
       std::make_unique<Projector>(layout, base + ".mm_projector", config_.projector_type, config_.tower.width(),
                                   config_.language.hidden_size(), config_.projector_activation, config_.projector_bias);
+  if (config_.image_newline) {
+    const nn::UnitId unit = layout.add_unit(base + ".image_newline");
+    const std::int64_t width = config_.language.hidden_size();
+    const double deviation = 1.0 / std::sqrt(static_cast<double>(width));
+    newline_ = layout.add(unit, base + ".image_newline", {width}, nn::Init::normal(deviation));
+    if (!config_.tiles) layout.mark_idle(unit);
+  }
   language_->add_decoder(layout);
+}
+
+at::Tensor LlavaModel::newline(nn::UnitRunner& runner) const {
+  if (!newline_) return {};
+  // A copy: the weight itself is gone once its unit has run.
+  return runner.run(newline_->unit, {}, [this](const nn::Tensors&) { return nn::Tensors{newline_->value().clone()}; })
+      .at(0);
 }
 
 LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner, const nn::ForwardContext& ctx,
@@ -147,6 +169,8 @@ LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner,
   const at::Tensor features =
       batch.image_features.defined() ? batch.image_features : tower_->features(batch.images, runner, image_ctx);
   sequence.image_features = projector_->forward(features, runner, image_ctx);
+  if (config_.tiles)
+    sequence.image_features = merge_tiles(*config_.tiles, batch.pictures, sequence.image_features, newline(runner));
   sequence.embeddings = place(plan, text, sequence.image_features);
   sequence.mask = plan.mask;
   sequence.labels = plan.labels;

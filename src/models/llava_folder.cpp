@@ -20,9 +20,33 @@ bool is_part_of_mpt(std::string_view rest) {
   return rest.starts_with("wte.") || rest.starts_with("blocks.") || rest.starts_with("norm_f.");
 }
 
+/// Pictures in tiles are llava_next's, and come in them always; its pinpoints are [height, width].
+void take_tiles(const nlohmann::json& settings, const nlohmann::json& config, const fs::path& folder,
+                nlohmann::json& out) {
+  const bool next = config.value("model_type", nlohmann::json()) == "llava_next";
+  const auto refuse = [&](const char* key) {
+    throw RequestError("--{} {}: {} is in transformers' form, whose llava_next alone has tiles: anyres, spatial_unpad",
+                       key, settings[key].get<std::string>(), folder.string());
+  };
+  const auto aspect = settings.value("image_aspect_ratio", std::string(next ? "anyres" : "square"));
+  if (next ? aspect != "anyres" : aspect.find("anyres") != std::string::npos) refuse("image_aspect_ratio");
+  if (settings.contains("mm_patch_merge_type") && settings["mm_patch_merge_type"] != (next ? "spatial_unpad" : "flat"))
+    refuse("mm_patch_merge_type");
+  if (!settings.contains("image_grid_pinpoints")) return;
+  if (!next) refuse("image_grid_pinpoints");
+  const auto text = settings["image_grid_pinpoints"].get<std::string>();
+  auto pairs = nlohmann::json::array();
+  const auto tile = LlavaConfig::from_transformers(config).tower.image_size();
+  for (const image::Size grid : image::pinpoints_from_text(text, tile, "--image_grid_pinpoints"))
+    pairs.push_back({grid.height, grid.width});
+  out["image_grid_pinpoints"] = pairs;
+}
+
 /// LLaVA's settings as transformers' config.json says them; the others are the original's alone.
-nlohmann::json in_transformers_names(const nlohmann::json& settings, const fs::path& folder) {
+nlohmann::json in_transformers_names(const nlohmann::json& settings, const nlohmann::json& config,
+                                     const fs::path& folder) {
   nlohmann::json out = nlohmann::json::object();
+  take_tiles(settings, config, folder, out);
   if (settings.contains("mm_vision_select_layer")) out["vision_feature_layer"] = settings["mm_vision_select_layer"];
   if (settings.contains("mm_vision_select_feature")) {
     out["vision_feature_select_strategy"] = settings["mm_vision_select_feature"] == "cls_patch" ? "full" : "default";
@@ -40,7 +64,7 @@ bool is_llava_config(const nlohmann::json& config) {
   const auto type = config.find("model_type");
   if (type == config.end() || !type->is_string()) return false;
   constexpr std::array kTypes{"llava",      "llava_llama", "llava_mistral", "llava_qwen2",
-                              "llava_qwen", "llava_mpt",   "fast_vlm"};
+                              "llava_qwen", "llava_mpt",   "llava_next",    "fast_vlm"};
   return std::find(kTypes.begin(), kTypes.end(), type->get<std::string>()) != kTypes.end();
 }
 
@@ -63,7 +87,7 @@ LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
   out.folder = fs::weakly_canonical(request.folder);
   out.config = read_folder_config(out.folder, "--model");
   if (is_transformers_llava(out.config)) {
-    if (!request.settings.empty()) out.config.update(in_transformers_names(request.settings, out.folder));
+    if (!request.settings.empty()) out.config.update(in_transformers_names(request.settings, out.config, out.folder));
     out.llava = LlavaConfig::from_transformers(out.config);
     fit_tower(out.llava.tower, {}, out.folder);
     return out;

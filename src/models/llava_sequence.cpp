@@ -9,6 +9,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "lisa_sequence.hpp"
 #include "tessera/core/error.hpp"
@@ -34,21 +35,30 @@ struct Row {
 
 /// The batch in host memory.
 struct Host {
-  std::int64_t rows, length, images, tokens;
+  std::int64_t rows, length;
+  std::vector<std::int64_t> pictures;  ///< positions of each
   std::vector<std::int64_t> ids, mask;
   std::int64_t id(std::int64_t row, std::int64_t t) const { return ids[static_cast<std::size_t>(row * length + t)]; }
   bool real(std::int64_t row, std::int64_t t) const { return mask[static_cast<std::size_t>(row * length + t)] != 0; }
   std::int64_t first_feature() const { return rows * length; }
-  std::int64_t zero_row() const { return rows * length + images * tokens; }
+  std::int64_t features() const { return std::accumulate(pictures.begin(), pictures.end(), std::int64_t{0}); }
+  std::int64_t zero_row() const { return rows * length + features(); }
 };
 
 /// Row by row as the reference does: padding is dropped, each placeholder becomes the next image's features.
 std::vector<Row> splice_rows(const Host& host, std::int64_t max_length) {
   std::vector<Row> rows;
-  std::int64_t next = 0;
+  std::size_t next = 0;
+  std::int64_t feature = host.first_feature();
+  const auto take = [&](std::vector<std::int64_t>* places) {
+    const std::int64_t count = next < host.pictures.size() ? host.pictures[next] : 0;
+    ++next;
+    for (std::int64_t p = 0; places != nullptr && p < count; ++p) places->push_back(feature + p);
+    feature += count;
+  };
   for (std::int64_t b = 0; b < host.rows; ++b) {
     Row row;
-    const std::int64_t before = next;
+    const std::size_t before = next;
     for (std::int64_t t = 0; t < host.length; ++t) {
       if (!host.real(b, t)) continue;
       if (host.id(b, t) != kImageToken) {
@@ -56,22 +66,19 @@ std::vector<Row> splice_rows(const Host& host, std::int64_t max_length) {
         row.text.push_back(t);
         continue;
       }
-      for (std::int64_t p = 0; p < host.tokens; ++p) {
-        row.places.push_back(host.first_feature() + next * host.tokens + p);
-        row.text.push_back(-1);
-      }
-      ++next;
+      take(&row.places);
+      row.text.resize(row.places.size(), -1);
     }
-    if (next == before) ++next;  // a row without a placeholder takes one image and uses none of it
+    if (next == before) take(nullptr);  // a row without a placeholder takes one image and uses none of it
     if (max_length > 0 && static_cast<std::int64_t>(row.places.size()) > max_length) {
       row.places.resize(static_cast<std::size_t>(max_length));
       row.text.resize(static_cast<std::size_t>(max_length));
     }
     rows.push_back(std::move(row));
   }
-  require(next == host.images, fmt::format("its rows take {} images (one for each -200, one for a row without), there "
-                                           "are {}",
-                                           next, host.images));
+  require(next == host.pictures.size(), fmt::format("its rows take {} images (one for each -200, one for a row "
+                                                    "without), there are {}",
+                                                    next, host.pictures.size()));
   return rows;
 }
 
@@ -89,7 +96,7 @@ at::Tensor padded(const std::vector<std::vector<std::int64_t>>& rows, std::int64
 }
 
 LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaConfig& config) {
-  const std::vector<Row> rows = splice_rows(host, config.max_length);
+  const std::vector<Row> rows = splice_rows(host, batch.max_length > 0 ? batch.max_length : config.max_length);
   std::size_t longest = 0;
   for (const Row& row : rows) longest = std::max(longest, row.places.size());
   const auto length = static_cast<std::int64_t>(longest);
@@ -119,12 +126,12 @@ LlavaPlan plan_expanded(const LlavaBatch& batch, const Host& host, const LlavaCo
   std::int64_t next = 0;
   for (std::int64_t b = 0; b < host.rows; ++b) {
     for (std::int64_t t = 0; t < host.length; ++t) {
-      const bool image = host.images > 0 && host.id(b, t) == config.image_token;
+      const bool image = !host.pictures.empty() && host.id(b, t) == config.image_token;
       places.push_back(image ? host.first_feature() + next++ : b * host.length + t);
     }
   }
-  require(next == host.images * host.tokens, fmt::format("{} image placeholders (id {}), but {} images of {} features",
-                                                         next, config.image_token, host.images, host.tokens));
+  require(next == host.features(), fmt::format("{} image placeholders (id {}), but {} images of {} features in all",
+                                               next, config.image_token, host.pictures.size(), host.features()));
   LlavaPlan plan;
   plan.index = at::tensor(places, at::TensorOptions().dtype(at::kLong)).to(batch.input_ids.device());
   plan.mask =
@@ -145,14 +152,31 @@ std::pair<std::int64_t, std::int64_t> count_pictures(const LlavaBatch& batch, co
   return {batch.images.size(0), config.tower.tokens(batch.images.size(2), batch.images.size(3))};
 }
 
+/// Positions of each picture.
+std::vector<std::int64_t> measure_pictures(const LlavaBatch& batch, const LlavaConfig& config) {
+  const auto [images, tokens] = count_pictures(batch, config);
+  std::vector<std::int64_t> positions(static_cast<std::size_t>(images), tokens);
+  if (batch.pictures.empty()) return positions;
+  require(config.tiles.has_value(), "its pictures are in tiles, and image_aspect_ratio is not anyres");
+  positions.clear();
+  std::int64_t tiles = 0;
+  for (const TiledPicture& picture : batch.pictures) {
+    require(picture.tiles > 0, fmt::format("a picture in {} tiles", picture.tiles));
+    positions.push_back(config.tiles->positions(picture));
+    tiles += picture.tiles;
+  }
+  require(tiles == images,
+          fmt::format("{} pictures in {} tiles in all, there are {}", positions.size(), tiles, images));
+  return positions;
+}
+
 Host to_host_batch(const LlavaBatch& batch, const LlavaConfig& config) {
   require(batch.input_ids.defined() && batch.input_ids.dim() == 2, "input_ids must be [B,L]");
   for (const at::Tensor& other : {batch.attention_mask, batch.labels}) {
     require(!other.defined() || other.sizes() == batch.input_ids.sizes(),
             "attention_mask and labels must be shaped like input_ids");
   }
-  const auto [images, tokens] = count_pictures(batch, config);
-  Host host{batch.input_ids.size(0), batch.input_ids.size(1), images, tokens, {}, {}};
+  Host host{batch.input_ids.size(0), batch.input_ids.size(1), measure_pictures(batch, config), {}, {}};
   host.ids = to_host(batch.input_ids);
   host.mask =
       batch.attention_mask.defined() ? to_host(batch.attention_mask) : std::vector<std::int64_t>(host.ids.size(), 1);
@@ -178,7 +202,7 @@ LlavaPlan plan_llava(const LlavaBatch& batch, const LlavaConfig& config) {
   LlavaPlan plan = batch.expanded ? plan_expanded(batch, host, config) : plan_original(batch, host, config);
   const std::int64_t placeholder = batch.expanded ? config.image_token : kImageToken;
   // Without pictures a placeholder of transformers' form is an ordinary id.
-  const bool replaces = !batch.expanded || host.images > 0;
+  const bool replaces = !batch.expanded || !host.pictures.empty();
   plan.ids =
       replaces ? at::where(batch.input_ids.eq(placeholder), at::zeros({1}, batch.input_ids.options()), batch.input_ids)
                : batch.input_ids;

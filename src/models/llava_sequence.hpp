@@ -9,8 +9,8 @@
 
 namespace tessera::models {
 
-/// The sequence as places: element b*T + t of `index` is a row of [text embeddings (B*L); image features (N*P); one row
-/// of zeros].
+/// The sequence as places: element b*T + t of `index` is a row of [text embeddings (B*L); positions of all pictures;
+/// one row of zeros].
 struct LlavaPlan {
   at::Tensor ids;     ///< i64 [B,L], 0 in place of placeholders
   at::Tensor index;   ///< i64 [B*T]
@@ -21,7 +21,7 @@ struct LlavaPlan {
 /// Throws RequestError when the batch contradicts itself.
 LlavaPlan plan_llava(const LlavaBatch& batch, const LlavaConfig& config);
 
-/// text [B,L,D], features [N,P,D] to [B,T,D].
+/// text [B,L,D], features [N,P,D] or [F,D] to [B,T,D].
 at::Tensor place(const LlavaPlan& plan, const at::Tensor& text, const at::Tensor& features);
 
 }  // namespace tessera::models

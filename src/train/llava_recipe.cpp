@@ -57,6 +57,10 @@ class LlavaRecipe final : public Recipe {
         folder_(models::read_llava_folder(
             {config.version, config.vision_tower, config.hub_dir, settings_of(config), models::trainer_defaults()})) {
     check_transformers_form();
+    if (folder_.llava.tiles) {
+      throw RequestError("--version {}: its pictures come in tiles (anyres), which `forward` takes and training does not",
+                         config.version);
+    }
     if (config.mm_vision_tower_lr > 0 && !tower_trains_) {
       throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
     }

@@ -76,6 +76,55 @@ INSTANTIATE_TEST_SUITE_P(Llava, ForwardGolden,
                                          "fastvlm_transformers_three_stages"),
                          [](const auto& instance) { return std::string(instance.param); });
 
+INSTANTIATE_TEST_SUITE_P(LlavaTiles, ForwardGolden,
+                         testing::Values("llava_tiles_unpad", "llava_tiles_unpad_three", "llava_tiles_spatial",
+                                         "llava_tiles_flat", "llava_tiles_unpad_mpt", "llava_next_llama",
+                                         "llava_next_qwen2_three"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+TEST(Forward, ImageNewlineHasItsNameAndItsGradient) {
+  for (const auto& [name, newline] : {std::pair{"llava_tiles_unpad", "model.image_newline"},
+                                      std::pair{"llava_tiles_unpad_mpt", "transformer.image_newline"},
+                                      std::pair{"llava_next_llama", "image_newline"}}) {
+    const TensorMap expected = expected_of(name);
+    const TensorMap found = run_forward(request_for(name, "image_newline"), inputs_of(name));
+    const std::string key = std::string("grad.") + newline;
+    ASSERT_TRUE(found.contains(key) && expected.contains(key)) << key;
+    EXPECT_GT(expected.at(key).abs().max().item<double>(), 1e-3) << key;
+    EXPECT_TRUE(testing_support::close(found.at(key), expected.at(key))) << key;
+    EXPECT_FALSE(found.contains("grad.lm_head.weight"));
+  }
+}
+
+TEST(Forward, ImagesWithoutSizesAreWholePictures) {
+  TensorMap inputs = inputs_of("llava_tiles_unpad");
+  inputs.erase("image_sizes");
+  inputs.erase("image_tiles");
+  inputs["images"] = inputs.at("images").narrow(0, 0, 4);
+  const TensorMap found = run_forward(request_for("llava_tiles_unpad", "image_newline"), inputs);
+  EXPECT_EQ(found.at("image_features").sizes(), (at::IntArrayRef{4, 4, 16}));
+  EXPECT_EQ(found.at("grad.model.image_newline").abs().sum().item<double>(), 0.0);
+}
+
+// The weights of a llava_next folder keep their names and their bits.
+TEST(Forward, MergeWithoutAdaptersGivesLlavaNextBack) {
+  const testing_support::TempDir dir;
+  const auto folder = golden_model("llava_next_llama");
+  adapt::merge_folder({folder, {}, dir / "merged"});
+  const TensorMap before = io::read_tensors(folder / "model.safetensors");
+  const TensorMap after = io::read_tensors(dir / "merged/model.safetensors");
+  EXPECT_EQ(after.size(), before.size());
+  for (const auto& [name, value] : before) {
+    ASSERT_TRUE(after.contains(name)) << name;
+    EXPECT_TRUE(after.at(name).equal(value)) << name;
+  }
+  ForwardRequest request = request_for("llava_next_llama", "");
+  request.model = dir / "merged";
+  EXPECT_GT(
+      expect_all_close(run_forward(request, inputs_of("llava_next_llama")), expected_of("llava_next_llama"), {"grad."}),
+      5);
+}
+
 TEST(Forward, LlavaTakesTextAlone) {
   for (const char* name : {"llava_hf_llama", "llava_hf_qwen2", "llava_hf_mpt", "llava_hf_llama_three",
                            "llava_hf_qwen2_untied", "llava_hf_mpt_layers"}) {
@@ -259,6 +308,30 @@ TEST(Forward, NamesAnInputItHasNoUseFor) {
   TensorMap inputs = inputs_of("llama_right_padded");
   inputs["positions"] = at::zeros({1});
   EXPECT_NE(error_of(request_for("llama_right_padded", ""), inputs).find("'positions'"), std::string::npos);
+}
+
+TEST(Forward, RefusesTilesThatContradictTheirSizes) {
+  const auto refusal = [](const char* name, const std::function<void(TensorMap&)>& change) {
+    TensorMap inputs = inputs_of(name);
+    change(inputs);
+    return error_of(request_for(name, ""), inputs);
+  };
+  const auto contains = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  EXPECT_TRUE(contains(refusal("llava_next_llama", [](TensorMap& in) { in.erase("image_sizes"); }),
+                       "'image_sizes' is missing"));
+  EXPECT_TRUE(contains(
+      refusal("llava_next_llama", [](TensorMap& in) { in["pixel_values"] = in.at("pixel_values").narrow(1, 0, 3); }),
+      "there is room for 3"));
+  EXPECT_TRUE(contains(
+      refusal("llava_next_llama", [](TensorMap& in) { in["pixel_values"] = in.at("pixel_values").narrow(0, 0, 2); }),
+      "has 2 pictures"));
+  EXPECT_TRUE(contains(refusal("llava_tiles_unpad", [](TensorMap& in) { in.erase("image_sizes"); }), "'image_sizes'"));
+  EXPECT_TRUE(contains(refusal("llava_tiles_unpad", [](TensorMap& in) { in.erase("image_tiles"); }), "tiles in all"));
+  EXPECT_TRUE(contains(refusal("llava_original_llama",
+                               [](TensorMap& in) {
+                                 in["image_sizes"] = at::zeros({4, 2}, at::kLong);
+                               }),
+                       "is not anyres"));
 }
 
 TEST(Forward, NamesAnInputThatIsMissing) {

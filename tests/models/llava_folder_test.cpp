@@ -12,7 +12,7 @@ namespace {
 using testing_support::golden_model;
 
 TEST(LlavaFolder, TellsItselfFromOtherModels) {
-  for (const char* type : {"llava", "llava_llama", "llava_qwen2", "llava_mpt"}) {
+  for (const char* type : {"llava", "llava_llama", "llava_qwen2", "llava_mpt", "llava_next"}) {
     EXPECT_TRUE(is_llava_config({{"model_type", type}}));
   }
   EXPECT_FALSE(is_llava_config({{"model_type", "llama"}}));
@@ -32,9 +32,42 @@ TEST(LlavaFolder, EveryPublicNamingBecomesTheLayouts) {
       {"vision_tower.vision_model.pre_layrnorm.bias", tower},
       {"model.vision_tower.vision_model.pre_layrnorm.bias", tower},
       {"vision_tower.pre_layrnorm.bias", tower},
+      {"image_newline", "model.image_newline"},
+      {"model.image_newline", "model.image_newline"},
   };
   for (const auto& [given, wanted] : names) EXPECT_EQ(llava_layout_name(given, "model"), wanted) << given;
   EXPECT_EQ(llava_layout_name("model.layers.0.self_attn.rotary_emb.inv_freq", "model"), std::nullopt);
+}
+
+TEST(LlavaFolder, InTransformersFormTilesAreLlavaNexts) {
+  const auto read = [](const char* name, const nlohmann::json& settings) {
+    LlavaFolderRequest request;
+    request.folder = golden_model(name);
+    request.settings = settings;
+    return read_llava_folder(request);
+  };
+  const auto refusal = [&](const char* name, const nlohmann::json& settings) -> std::string {
+    try {
+      read(name, settings);
+    } catch (const RequestError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto own = read("llava_next_llama", {{"image_aspect_ratio", "anyres"}});
+  EXPECT_EQ(own.llava.tiles->pinpoints, (image::GridPinpoints{{14, 28}, {42, 14}, {28, 42}}));
+  EXPECT_TRUE(own.llava.image_newline);
+  const auto given = read("llava_next_llama", {{"image_grid_pinpoints", "[(14, 28)]"}});
+  EXPECT_EQ(given.llava.tiles->pinpoints, (image::GridPinpoints{{28, 14}})) << "a flag has the width first";
+  EXPECT_EQ(given.config.at("image_grid_pinpoints"), (nlohmann::json{{28, 14}})) << "the file has the height first";
+  EXPECT_NE(refusal("llava_next_llama", {{"image_aspect_ratio", "pad"}}).find("--image_aspect_ratio pad"),
+            std::string::npos);
+  EXPECT_NE(refusal("llava_next_llama", {{"mm_patch_merge_type", "flat"}}).find("--mm_patch_merge_type flat"),
+            std::string::npos);
+  EXPECT_FALSE(read("llava_hf_llama", {{"mm_patch_merge_type", "flat"}}).llava.tiles);
+  for (const char* aspect : {"anyres", "anyres_max_9"}) {
+    EXPECT_NE(refusal("llava_hf_llama", {{"image_aspect_ratio", aspect}}).find("llava_next alone"), std::string::npos);
+  }
 }
 
 TEST(LlavaFolder, OnMptThePartsHangFromTransformer) {

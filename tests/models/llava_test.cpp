@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "nn/support.hpp"
@@ -109,6 +110,59 @@ TEST(Llava, RowsAreCutToTheTokenizersLengthAndPaddedOnItsSide) {
   EXPECT_TRUE(out.mask[1].equal(at::tensor({0, 0, 1, 1, 1, 1}, at::kLong).to(at::kBool)));
 }
 
+LlavaConfig in_tiles() {
+  LlavaConfig config = small();
+  config.tiles = TileConfig{PatchMerge::spatial_unpad, {{10, 20}}, 10, kTokens};
+  config.image_newline = true;
+  return config;
+}
+
+TEST(Llava, APictureInTilesTakesThePositionsOfItsOwn) {
+  Fixture f(in_tiles());
+  LlavaBatch batch = batch_of({{3, -200, 4, 5}, {5, 6, 7, 8}, {9, -200, 1, 2}}, 3 + 1 + 1);
+  batch.pictures = {{3, {10, 20}}, {1, {}}, {1, {}}};
+  const LlavaSequence out = f.model.embed(batch, f.runner, {});
+  const std::int64_t first = kTokens + 2 * 5, last = kTokens + 1;
+  ASSERT_EQ(out.embeddings.sizes(), (at::IntArrayRef{3, 3 + first, 12}));
+  ASSERT_EQ(out.image_features.sizes(), (at::IntArrayRef{first + 2 * last, 12}));
+  using testing_support::distance;
+  EXPECT_EQ(distance(out.embeddings[0].narrow(0, 1, first), out.image_features.narrow(0, 0, first)), 0.0);
+  EXPECT_EQ(distance(out.embeddings[2].narrow(0, 1, last), out.image_features.narrow(0, first + last, last)), 0.0);
+  EXPECT_EQ(out.labels[2][1 + last].item<std::int64_t>(), 1);
+  EXPECT_EQ(out.mask.sum().item<std::int64_t>(), 3 + first + 4 + 3 + last);
+  batch.max_length = 10;
+  EXPECT_EQ(f.model.embed(batch, f.runner, {}).embeddings.size(1), 10);
+}
+
+TEST(Llava, WithTilesTheUnitsThatRunDoNotDependOnTheBatchEither) {
+  Fixture f(in_tiles());
+  LlavaBatch tiles = batch_of({{3, -200, 4, 5}}, 3);
+  tiles.pictures = {{3, {10, 20}}};
+  f.model.forward(tiles, f.runner, {});
+  const auto order = f.runner.order;
+  f.runner.order.clear();
+  LlavaBatch text = batch_of({{3, 5}}, 1);
+  text.pictures = {{1, {}}};
+  f.model.forward(text, f.runner, {}).loss.backward();
+  EXPECT_EQ(f.runner.order, order);
+  for (const auto& p : f.layout.params()) {
+    if (p->name == "model.image_newline") {
+      EXPECT_EQ(p->value().grad().abs().sum().item<double>(), 0.0) << "in the graph, without a place";
+    }
+  }
+}
+
+TEST(Llava, ImageNewlineIsIdleWithoutTiles) {
+  LlavaConfig config = small();
+  config.image_newline = true;
+  Fixture f(config);
+  const auto newline = f.layout.find("model.image_newline");
+  ASSERT_TRUE(newline);
+  EXPECT_TRUE(f.layout.unit(newline->unit).idle);
+  f.model.forward(batch_of({{3, -200, 4, 6}}, 1), f.runner, {});
+  EXPECT_EQ(std::count(f.runner.order.begin(), f.runner.order.end(), newline->unit), 0);
+}
+
 TEST(Llava, TheUnitsThatRunDoNotDependOnTheBatch) {
   Fixture f;
   f.model.forward(batch_of({{3, -200, 4, -200}}, 2), f.runner, {});
@@ -153,6 +207,11 @@ TEST(Llava, RefusesBatchesThatContradictThemselves) {
   LlavaBatch size = batch_of({{3, -200}}, 1);
   size.images = at::zeros({1, 3, 8, 8});
   EXPECT_NE(Fixture().error_of(size).find("10"), std::string::npos);
+  LlavaBatch tiles = batch_of({{3, -200}}, 3);
+  tiles.pictures = {{3, {10, 20}}};
+  EXPECT_NE(Fixture().error_of(tiles).find("not anyres"), std::string::npos);
+  tiles.images = at::zeros({4, 3, 10, 10});
+  EXPECT_NE(Fixture(in_tiles()).error_of(tiles).find("3 tiles in all, there are 4"), std::string::npos);
 }
 
 TEST(LlavaConfig, ReadsBothForms) {

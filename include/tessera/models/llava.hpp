@@ -1,14 +1,14 @@
 #pragma once
 /// LLaVA: a language model whose text has image features in the places of its image placeholders. Original form
 /// (haotian-liu/LLaVA llava/model/llava_arch.py: one -200 an image, rows grow) and transformers' (one placeholder id
-/// for each feature, rows keep their length).
+/// for each feature, rows keep their length). Pictures come whole or in tiles (models/tiles.hpp).
 ///
-/// Shapes: B rows, L text length, N images of S x S, P tokens an image, T length of the sequence the language model
-/// sees, D hidden, V vocabulary.
+/// Shapes: B rows, L text length, N images (or tiles of them) of S x S, P tokens an image, F positions of all pictures
+/// in tiles, T length of the sequence the language model sees, D hidden, V vocabulary.
 ///
-/// Units in the order of a step: the embedding, the tower, the projector, the layers, norm and head. It does not depend
-/// on what is in a batch; B and N may be 0. Batches that bring the tower's features do without its units: all batches
-/// of a run, or none.
+/// Units in the order of a step: the embedding, the tower, the projector, image_newline where the model has it, the
+/// layers, norm and head. It does not depend on what is in a batch; B and N may be 0. Batches that bring the tower's
+/// features do without its units: all batches of a run, or none.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -21,6 +21,7 @@
 #include "tessera/models/language_config.hpp"
 #include "tessera/models/llava_batch.hpp"
 #include "tessera/models/projector.hpp"
+#include "tessera/models/tiles.hpp"
 #include "tessera/models/vision_tower.hpp"
 #include "tessera/nn/context.hpp"
 #include "tessera/nn/runner.hpp"
@@ -36,7 +37,10 @@ struct LlavaConfig {
   std::int64_t image_token = -1;  ///< transformers' form: image_token_index; -1: none
   /// Original form: expanded rows are cut to this many positions (tokenizer_model_max_length); 0: they are not.
   std::int64_t max_length = 0;
-  bool pad_left = false;  ///< original form: tokenizer_padding_side
+  bool pad_left = false;            ///< original form: tokenizer_padding_side
+  std::optional<TileConfig> tiles;  ///< how pictures come in tiles; absent: they come whole
+  /// It has the vector model.image_newline (spatial_unpad), which is of use with tiles alone.
+  bool image_newline = false;
 
   /// json: config.json with the language model's keys at the top and mm_…; tower: that of mm_vision_tower.
   static LlavaConfig from_original(const nlohmann::json& json, const nlohmann::json& tower);
@@ -49,7 +53,7 @@ struct LlavaSequence {
   at::Tensor embeddings;      ///< [B,T,D], zero where padded in the original form
   at::Tensor mask;            ///< bool [B,T]
   at::Tensor labels;          ///< i64 [B,T], -100 at image features and padding; undefined without labels
-  at::Tensor image_features;  ///< [N,P,D] after the projector
+  at::Tensor image_features;  ///< after the projector: [N,P,D], of pictures in tiles [F,D]
 };
 
 struct LlavaOutputs {
@@ -89,6 +93,9 @@ class LlavaModel {
   std::unique_ptr<LanguageModel> language_;
   std::unique_ptr<VisionTower> tower_;
   std::unique_ptr<Projector> projector_;
+  nn::Param newline_;  ///< null: none
+
+  at::Tensor newline(nn::UnitRunner& runner) const;
 };
 
 }  // namespace tessera::models

@@ -24,8 +24,8 @@ def randomise(module, std, seed):
 
 
 def splice(embed, features, ids, labels, mask, limit=10**9, left=False):
-    """LLaVA's: features [N,T,d] in the places of -200, one image more for each row without any; rows are cut to `limit`
-    and padded on one side. Gives embeddings [B,L,d], labels and mask [B,L]."""
+    """LLaVA's: features, [T,d] for each image, in the places of -200, one image more for each row without any; rows are
+    cut to `limit` and padded on one side. Gives embeddings [B,L,d], labels and mask [B,L]."""
     rows, targets, image = [], [], 0
     for c in range(ids.shape[0]):
         own, own_labels = ids[c][mask[c]], labels[c][mask[c]]
@@ -33,7 +33,7 @@ def splice(embed, features, ids, labels, mask, limit=10**9, left=False):
         slots = (own == -200).nonzero().flatten().tolist()
         for slot in slots:
             parts += [embed(own[begin:slot]), features[image]]
-            part_labels += [own_labels[begin:slot], torch.full((features.shape[1],), -100)]
+            part_labels += [own_labels[begin:slot], torch.full((len(features[image]),), -100)]
             image, begin = image + 1, slot + 1
         if not slots:
             image += 1

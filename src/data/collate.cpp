@@ -5,8 +5,8 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
+#include <span>
 
 #include "data/pictures.hpp"
 #include "data/sides.hpp"
@@ -54,17 +54,35 @@ void fill_tokens(Batch& batch, const std::vector<const StoredConversation*>& row
   }
 }
 
-/// Supervised targets of a row that `features` a placeholder lengthen, up to position `limit`. The first label is
-/// nobody's target: the loss compares position p with label p + 1.
-std::int64_t count_labels(const StoredConversation& row, std::int64_t width, std::int64_t features,
-                          std::int64_t limit) {
-  std::int64_t count = 0;
-  std::int64_t position = 0;  // after splicing
-  for (std::size_t p = 0; p < row.ids.size() && static_cast<std::int64_t>(p) < width && position < limit; ++p) {
-    count += p > 0 && row.labels[p] != text::kIgnoreId ? 1 : 0;
-    position += row.ids[p] == text::kImageId ? features : 1;
+/// Supervised targets of a row. The first label is nobody's target: the loss compares position p with label p + 1.
+std::int64_t count_labels(std::span<const std::int64_t> labels) {
+  return std::count_if(labels.begin() + std::min<std::ptrdiff_t>(1, std::ssize(labels)), labels.end(),
+                       [](std::int64_t label) { return label != text::kIgnoreId; });
+}
+
+/// Labels that lie beyond position `limit` once pictures of `positions` each stand in the places of their tokens.
+void ignore_cut_labels(std::span<const std::int64_t> ids, std::span<std::int64_t> labels,
+                       std::span<const std::int64_t> positions, std::int64_t limit) {
+  std::int64_t position = 0;
+  std::size_t picture = 0;
+  for (std::size_t p = 0; p < ids.size(); ++p) {
+    if (position >= limit) labels[p] = text::kIgnoreId;
+    position += ids[p] == text::kImageId && picture < positions.size() ? positions[picture++] : 1;
   }
-  return count;
+}
+
+/// Positions of every picture of the batch, in order.
+std::vector<std::int64_t> positions_of(const models::LlavaBatch& batch, const InputSpec& spec) {
+  const auto whole = batch.images.defined() ? batch.images.size(0) : batch.image_features.size(0);
+  if (!spec.tiles) return std::vector<std::int64_t>(static_cast<std::size_t>(whole), spec.image_patches);
+  std::vector<std::int64_t> positions;
+  for (const auto& picture : batch.pictures) positions.push_back(spec.tiles->positions(picture));
+  return positions;
+}
+
+std::span<std::int64_t> row_of(const at::Tensor& values, std::int64_t row) {
+  const auto width = values.size(1);
+  return {values.mutable_data_ptr<std::int64_t>() + row * width, static_cast<std::size_t>(width)};
 }
 
 /// Which targets of the sample stay when its conversations are cut to `width` tokens: one flag per target.
@@ -177,8 +195,7 @@ models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::v
   // The image replaces one token by image_patches of them; what then exceeds the model's length is cut.
   if (purpose == Purpose::training) width = std::min(width, spec.model_max_length - (spec.image_patches - 1));
   fill_tokens(batch, rows, width, header.pad_id, report);
-  constexpr auto kNoLimit = std::numeric_limits<std::int64_t>::max();
-  for (const auto* row : rows) report.label_tokens += count_labels(*row, width, 1, kNoLimit);
+  for (std::int64_t r = 0; r < std::ssize(rows); ++r) report.label_tokens += count_labels(row_of(batch.labels, r));
   std::vector<std::optional<image::Augmentation>> augmentations(samples.size());
   for (std::size_t i = 0; i < samples.size(); ++i) {
     if (purpose == Purpose::training) augmentations[i] = augmentation_of(samples[i], keys[i], spec);
@@ -204,12 +221,30 @@ models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const
   }
   width = std::min(width, spec.model_max_length);
   fill_tokens(batch, rows, width, header.pad_id, report);
-  for (const auto* row : rows) {
-    report.label_tokens += count_labels(*row, width, spec.image_patches, spec.model_max_length);
-  }
   fill_pictures(batch, samples, keys, spec);
+  const auto positions = positions_of(batch, spec);
+  std::size_t next = 0;
+  for (std::size_t r = 0; r < samples.size(); ++r) {
+    const auto labels = row_of(batch.labels, static_cast<std::int64_t>(r));
+    const auto pictures = 1 + samples[r].more_images.size();  // a blank one where there is none
+    ignore_cut_labels(row_of(batch.input_ids, static_cast<std::int64_t>(r)), labels,
+                      std::span(positions).subspan(next, pictures), spec.model_max_length);
+    next += pictures;
+    report.label_tokens += count_labels(labels);
+  }
+  batch.max_length = spec.model_max_length;
   batch.sample_keys = keys;
   return batch;
+}
+
+std::int64_t InputSpec::tiles_of(const SampleSizes& sizes) const {
+  const auto pictures = std::max<std::int64_t>(1, sizes.images);
+  return tiles && sizes.images > 0 ? pictures * tiles->picture(sizes.size).tiles : pictures;
+}
+
+std::int64_t InputSpec::positions_of(const SampleSizes& sizes) const {
+  if (sizes.images == 0) return 0;
+  return sizes.images * (tiles ? tiles->positions(tiles->picture(sizes.size)) : image_patches);
 }
 
 std::int64_t collated_bytes(const SampleSizes& sizes, const InputSpec& spec, bool lisa) {

@@ -73,7 +73,7 @@ struct Loader::Impl {
         shards(table),
         seed(seed_),
         lisa(has_masks(table)),
-        order(stream_of(config, table, shape, seed_)),
+        order(stream_of(config, table, input, shape, seed_)),
         ahead(
             {.workers = static_cast<int>(std::max<std::int64_t>(1, config.workers)),
              .bytes = config.prefetch_mib << 20},

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <numeric>
 
 #include "data/sides.hpp"
@@ -112,41 +113,80 @@ void fill_features(models::LlavaBatch& batch, const std::vector<StoredSample>& s
   batch.image_features = features.all;
 }
 
+/// One image as it goes to the tower: `encoded` decoded as Pillow opens it, whatever the EXIF orientation, and
+/// augmented as its key has it.
+image::Image picture_of(const std::vector<std::uint8_t>& encoded, const StoredSample& sample, std::uint64_t key,
+                        const InputSpec& spec) {
+  auto image = image::decode(encoded, sample.where);
+  if (!spec.augment.any()) return image;
+  RandomSequence random(mix_keys(key, hash_name("augmentation")));
+  return image::augment(image, image::draw_augmentation(spec.augment, image.size(), random, may_flip(sample)));
+}
+
+/// Calls `take` with every image of the samples in order, or with nothing where a sample has none.
+void each_picture(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
+                  const InputSpec& spec, const std::function<void(const image::Image*)>& take) {
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const auto& sample = samples[i];
+    const auto give = [&](const std::vector<std::uint8_t>& encoded, std::uint64_t key) {
+      const auto image = picture_of(encoded, sample, key, spec);
+      take(&image);
+    };
+    sample.has_image() ? give(sample.image, keys[i]) : take(nullptr);
+    for (std::size_t k = 0; k < sample.more_images.size(); ++k) give(sample.more_images[k].bytes, mix_keys(keys[i], k));
+  }
+}
+
+/// Pictures in tiles: how many there are is known once all are decoded.
+void fill_tiles(models::LlavaBatch& batch, const std::vector<StoredSample>& samples,
+                const std::vector<std::uint64_t>& keys, const InputSpec& spec) {
+  std::vector<std::optional<image::Image>> views;  // nothing: blank
+  each_picture(samples, keys, spec, [&](const image::Image* image) {
+    if (image == nullptr) {
+      views.emplace_back();
+      batch.pictures.push_back({1, spec.clip.crop});
+      return;
+    }
+    auto tiles = image::clip_views(*image, spec.clip, image::Aspect::anyres, spec.tiles->pinpoints);
+    batch.pictures.push_back({std::ssize(tiles), image->size()});
+    std::ranges::move(tiles, std::back_inserter(views));
+  });
+  Pixels pixels(std::ssize(views), spec.clip.crop);
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    if (views[i]) {
+      image::clip_normalize(*views[i], spec.clip, pixels.of(i));
+    } else {
+      std::ranges::fill(pixels.of(i), 0.0F);
+    }
+  }
+  batch.images = pixels.all;
+}
+
 }  // namespace
 
 void fill_pictures(models::LlavaBatch& batch, const std::vector<StoredSample>& samples,
                    const std::vector<std::uint64_t>& keys, const InputSpec& spec) {
+  if (spec.tiles) return fill_tiles(batch, samples, keys, spec);
   std::int64_t count = 0;
   for (const auto& sample : samples) count += 1 + static_cast<std::int64_t>(sample.more_images.size());
   if (!spec.stored_clip.empty()) return fill_features(batch, samples, count, spec);
   Pixels pixels(count, spec.clip.crop);
   std::size_t next = 0;
-  const auto add = [&](const std::vector<std::uint8_t>& bytes, const StoredSample& sample, std::uint64_t key) {
-    auto image = image::decode(bytes, sample.where);  // as Pillow opens it, whatever the EXIF orientation
-    if (spec.augment.any()) {
-      RandomSequence random(mix_keys(key, hash_name("augmentation")));
-      image = image::augment(image, image::draw_augmentation(spec.augment, image.size(), random, may_flip(sample)));
-    }
-    image::clip_pixels(image, spec.clip, spec.aspect, pixels.of(next++));
-  };
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    const auto& sample = samples[i];
-    if (sample.has_image()) {
-      add(sample.image, sample, keys[i]);
+  each_picture(samples, keys, spec, [&](const image::Image* image) {
+    const auto place = pixels.of(next++);
+    if (image != nullptr) {
+      image::clip_pixels(*image, spec.clip, spec.aspect, place);
     } else {
-      std::ranges::fill(pixels.of(next++), 0.0F);
+      std::ranges::fill(place, 0.0F);
     }
-    for (std::size_t k = 0; k < sample.more_images.size(); ++k) {
-      add(sample.more_images[k].bytes, sample, mix_keys(keys[i], k));
-    }
-  }
+  });
   batch.images = pixels.all;
 }
 
 std::int64_t picture_bytes(const SampleSizes& sizes, const InputSpec& spec, bool lisa) {
   constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
   constexpr std::int64_t kTwice = 2 * 2;  // in bf16: as read, and in the batch
-  const auto images = lisa ? 1 : std::max<std::int64_t>(1, sizes.images);
+  const auto images = lisa ? 1 : spec.tiles_of(sizes);
   const auto clip = spec.stored_clip.empty() ? 3 * kFloat * spec.clip.crop.height * spec.clip.crop.width
                                              : kTwice * numel(spec.stored_clip);
   if (!lisa) return images * clip;

@@ -12,7 +12,8 @@ namespace tessera::data {
 void fill_pictures(models::LisaBatch& batch, const std::vector<StoredSample>& samples,
                    const std::vector<std::optional<image::Augmentation>>& augmentations, const InputSpec& spec);
 
-/// Fills images or image_features: every image of the samples, and a blank one for a sample of text alone.
+/// Fills images or image_features: every image of the samples, and a blank one for a sample of text alone; and
+/// pictures, where they come in tiles.
 void fill_pictures(models::LlavaBatch& batch, const std::vector<StoredSample>& samples,
                    const std::vector<std::uint64_t>& keys, const InputSpec& spec);
 

@@ -43,11 +43,12 @@ std::vector<std::string> families_of(const std::vector<SourcePopulation>& source
   return families;
 }
 
-std::vector<std::int64_t> signed_lengths(const Shards& shards) {
+/// The reference counts words alone, as all its pictures are of one length; in tiles they are not.
+std::vector<std::int64_t> signed_lengths(const Shards& shards, const InputSpec& spec) {
   std::vector<std::int64_t> lengths;
   for (std::int64_t row = 0; row < shards.size(); ++row) {
     const auto sizes = shards.sizes_of(row);
-    const auto words = std::max<std::int64_t>(1, sizes.words);
+    const auto words = std::max<std::int64_t>(1, sizes.words) + (spec.tiles ? spec.positions_of(sizes) : 0);
     lengths.push_back(sizes.images > 0 ? words : -words);
   }
   return lengths;
@@ -71,15 +72,15 @@ std::int64_t items_of(const std::vector<SourcePopulation>& sources, const std::v
 }
 
 Order order_of(const LoaderConfig& config, const std::vector<SourcePopulation>& sources,
-               const std::vector<std::string>& families, const Shards& shards, const StepShape& shape,
-               std::uint64_t seed) {
+               const std::vector<std::string>& families, const Shards& shards, const InputSpec& spec,
+               const StepShape& shape, std::uint64_t seed) {
   if (config.group_by_modality_length) {
     if (!config.sample_rates.empty()) {
       throw RequestError(
           "--sample_rates has no meaning with --group_by_modality_length, which takes each sample once an "
           "epoch");
     }
-    return epochs_order(sources, families, signed_lengths(shards), shape, seed);
+    return epochs_order(sources, families, signed_lengths(shards, spec), shape, seed);
   }
   if (config.sample_rates.empty() && shards.header().recipe == "llava") {
     return epochs_order(sources, families, std::vector<std::int64_t>(static_cast<std::size_t>(shards.size()), 1), shape,
@@ -97,10 +98,11 @@ Order order_of(const LoaderConfig& config, const std::vector<SourcePopulation>& 
 
 }  // namespace
 
-Stream stream_of(const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed) {
+Stream stream_of(const LoaderConfig& config, const Shards& shards, const InputSpec& spec, const StepShape& shape,
+                 std::uint64_t seed) {
   const auto sources = shards.populations();
   const auto families = config.dataset.empty() ? families_of(sources) : parse_families(config.dataset);
-  return {order_of(config, sources, families, shards, shape, seed), items_of(sources, families)};
+  return {order_of(config, sources, families, shards, spec, shape, seed), items_of(sources, families)};
 }
 
 }  // namespace tessera::data

@@ -15,6 +15,7 @@ struct Stream {
 
 /// LISA's mixture by rates, or epochs of every sample. Throws RequestError for families, rates or an order that the
 /// shards cannot give.
-Stream stream_of(const LoaderConfig& config, const Shards& shards, const StepShape& shape, std::uint64_t seed);
+Stream stream_of(const LoaderConfig& config, const Shards& shards, const InputSpec& spec, const StepShape& shape,
+                 std::uint64_t seed);
 
 }  // namespace tessera::data

@@ -1,5 +1,6 @@
 // Flags of the model and of what trains.
 #include "tessera/core/error.hpp"
+#include "tessera/image/preprocess.hpp"
 #include "train/config_parts.hpp"
 
 namespace tessera::train {
@@ -37,8 +38,19 @@ void bind_llava(Options& o, TrainConfig& c) {
         {.group = "LLaVA (--recipe llava)", .choices = {"", "patch", "cls_patch"}});
   o.add("mm_projector_type", &c.mm_projector_type, "linear, mlp2x_gelu, …; default: as config.json says, or linear",
         llava);
-  o.add("image_aspect_ratio", &c.image_aspect_ratio, "square: the processor's resize and crop; pad: to a square first",
-        {.group = "LLaVA (--recipe llava)", .choices = {"square", "pad"}});
+  o.add("image_aspect_ratio", &c.image_aspect_ratio,
+        "square: the processor's resize and crop; pad: to a square first; anyres, anyres_max_…: in tiles; default: as "
+        "config.json says, or square",
+        llava);
+  o.add("image_grid_pinpoints", &c.image_grid_pinpoints,
+        "anyres: the sizes that tiles are cut from, \"[(336, 672), (672, 336)]\" as width and height, or "
+        "\"(1x1),...,(6x6)\" in tiles; default: as config.json says",
+        llava);
+  o.add(
+      "mm_patch_merge_type", &c.mm_patch_merge_type,
+      "anyres: flat, tile after tile; spatial, as one grid; spatial_unpad, without its padding and with image_newline; "
+      "default: as config.json says, or flat",
+      {.group = "LLaVA (--recipe llava)", .choices = {"", "flat", "spatial", "spatial_unpad"}});
   o.add("pretrain_mm_mlp_adapter", &c.pretrain_mm_mlp_adapter, "mm_projector.bin that stage one wrote", llava);
   o.add("tune_mm_mlp_adapter", &c.tune_mm_mlp_adapter, "stage one: train the projector alone, write mm_projector.bin",
         llava);
@@ -106,6 +118,7 @@ void check_llava(const TrainConfig& c) {
     throw RequestError("--mm_projector_lr is the rate of a projector that --freeze_mm_mlp_adapter keeps as it is");
   }
   if (c.train_scope != "lisa") throw RequestError("--train_scope is LISA's; --recipe llava has its stages' flags");
+  if (!c.image_aspect_ratio.empty()) (void)image::aspect_from_name(c.image_aspect_ratio);
 }
 
 void check_trained(const TrainConfig& c) {
@@ -136,7 +149,8 @@ void check_model_flags(const TrainConfig& c) {
   } else if (c.lora_enable || c.tune_mm_mlp_adapter || c.tune_mm_mlp_and_vision_tower || c.freeze_mm_mlp_adapter ||
              c.freeze_backbone || c.unfreeze_mm_vision_tower.has_value() || !c.pretrain_mm_mlp_adapter.empty() ||
              c.mm_projector_lr > 0 || c.mm_vision_tower_lr > 0 || c.mm_vision_select_layer ||
-             !c.mm_vision_select_feature.empty() || !c.mm_projector_type.empty() || c.image_aspect_ratio != "square") {
+             !c.mm_vision_select_feature.empty() || !c.mm_projector_type.empty() || !c.image_aspect_ratio.empty() ||
+             !c.image_grid_pinpoints.empty() || !c.mm_patch_merge_type.empty()) {
     throw RequestError("flags of LLaVA's stages are given without --recipe llava");
   } else if (c.optimization.label_smoothing_factor > 0 || c.optimization.neftune_noise_alpha > 0) {
     throw RequestError(

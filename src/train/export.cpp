@@ -318,7 +318,10 @@ void export_other_trained(LoadedModel& model, const fs::path& dir) {
 }
 
 void export_projector(LoadedModel& model, const fs::path& dir) {
-  auto wanted = [](const nn::ParamState& p) { return p.name.find(".mm_projector.") != std::string::npos; };
+  // With the vector that ends rows of tiles, which may have been drawn here: the next stage is to begin with the same.
+  auto wanted = [](const nn::ParamState& p) {
+    return p.name.find(".mm_projector.") != std::string::npos || p.name.ends_with(".image_newline");
+  };
   std::optional<io::TorchFileWriter> writer;
   auto& control = model.engine->control();
   comm::on_rank_zero(control, [&] {

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::string_view kTower = ".vision_tower.";
 constexpr std::string_view kProjector = ".mm_projector.";
+constexpr std::string_view kNewline = ".image_newline";
 
 bool has(const std::string& name, std::string_view part) {
   return name.find(part) != std::string::npos;
@@ -32,7 +33,9 @@ nlohmann::json settings_of(const TrainConfig& c) {
   if (c.mm_vision_select_layer) out["mm_vision_select_layer"] = *c.mm_vision_select_layer;
   if (!c.mm_vision_select_feature.empty()) out["mm_vision_select_feature"] = c.mm_vision_select_feature;
   if (!c.mm_projector_type.empty()) out["mm_projector_type"] = c.mm_projector_type;
-  out["image_aspect_ratio"] = c.image_aspect_ratio;
+  if (!c.image_aspect_ratio.empty()) out["image_aspect_ratio"] = c.image_aspect_ratio;
+  if (!c.image_grid_pinpoints.empty()) out["image_grid_pinpoints"] = c.image_grid_pinpoints;
+  if (!c.mm_patch_merge_type.empty()) out["mm_patch_merge_type"] = c.mm_patch_merge_type;
   out["tune_mm_mlp_adapter"] = c.tune_mm_mlp_adapter;
   out["freeze_mm_mlp_adapter"] = c.freeze_mm_mlp_adapter;
   if (c.mm_projector_lr > 0) out["mm_projector_lr"] = c.mm_projector_lr;
@@ -50,6 +53,22 @@ bool tower_trains(const TrainConfig& c, const models::LlavaFolder& folder) {
   return whole && folder.llava.tower.fastvit && models::has_tower_inside(folder.config);
 }
 
+// The flag's, else config.json's, where the reference takes any text that it does not know for square.
+image::Aspect aspect_of(const TrainConfig& c, const models::LlavaFolder& folder) {
+  if (folder.llava.tiles) return image::Aspect::anyres;
+  if (!c.image_aspect_ratio.empty()) return image::aspect_from_name(c.image_aspect_ratio);
+  const auto found = folder.config.find("image_aspect_ratio");
+  const bool pad = found != folder.config.end() && *found == "pad";
+  return pad ? image::Aspect::pad : image::Aspect::square;
+}
+
+void check_tiles(const TrainConfig& c, const models::LlavaFolder& folder) {
+  const bool placed = !c.mm_patch_merge_type.empty() && c.mm_patch_merge_type != "flat";
+  if (folder.llava.tiles || (!placed && c.image_grid_pinpoints.empty())) return;
+  throw RequestError("--{} is for pictures in tiles: pass --image_aspect_ratio anyres",
+                     placed ? "mm_patch_merge_type" : "image_grid_pinpoints");
+}
+
 class LlavaRecipe final : public Recipe {
  public:
   explicit LlavaRecipe(const TrainConfig& config)
@@ -57,14 +76,15 @@ class LlavaRecipe final : public Recipe {
         folder_(models::read_llava_folder(
             {config.version, config.vision_tower, config.hub_dir, settings_of(config), models::trainer_defaults()})) {
     check_transformers_form();
-    if (folder_.llava.tiles) {
-      throw RequestError("--version {}: its pictures come in tiles (anyres), which `forward` takes and training does not",
-                         config.version);
-    }
     if (config.mm_vision_tower_lr > 0 && !tower_trains_) {
       throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
     }
+    check_tiles(config, folder_);
     io::SourcePtr files = models::open_llava_weights(folder_);
+    for (const auto& tensor : files->tensors()) {
+      const auto own = models::llava_layout_name(tensor.name, folder_.llava);
+      newline_in_files_ = newline_in_files_ || (own && own->ends_with(kNewline));
+    }
     auto& language = folder_.llava.language;
     language.fit_to_weights(*files);
     language.set_vocab_size(std::max(language.vocab_size(), text::load_tokenizer(folder_.folder).size()));
@@ -84,7 +104,8 @@ class LlavaRecipe final : public Recipe {
   text::Tokenizer load_tokenizer() const override { return text::load_tokenizer(folder_.folder); }
   io::SourcePtr open_weights() const override { return weights_; }
   bool may_be_new(const nn::ParamState& p) const override {
-    return has(p.name, ".lora_") || (has(p.name, kProjector) && config_.pretrain_mm_mlp_adapter.empty());
+    return has(p.name, ".lora_") || p.name.ends_with(kNewline) ||
+           (has(p.name, kProjector) && config_.pretrain_mm_mlp_adapter.empty());
   }
 
   // LLaVA's find_all_linear_names: every linear layer of the language model but the head.
@@ -156,7 +177,8 @@ class LlavaRecipe final : public Recipe {
     data::InputSpec spec;
     spec.sam_size = 0;
     data::describe_tower(transformers_ ? folder_.folder : folder_.tower, folder_.llava.tower, spec);
-    spec.aspect = image::aspect_from_name(config_.image_aspect_ratio);
+    spec.aspect = aspect_of(config_, folder_);
+    spec.tiles = folder_.llava.tiles;
     spec.image_patches = folder_.llava.tower.tokens();
     spec.model_max_length = model_max_length;
     return spec;
@@ -195,6 +217,8 @@ class LlavaRecipe final : public Recipe {
     json["mm_hidden_size"] = llava.tower.width();
     json["mm_projector_type"] = llava.projector_type;
     json["use_mm_proj"] = true;
+    if (!json.contains("image_aspect_ratio")) json["image_aspect_ratio"] = "square";
+    if (!json.contains("mm_patch_merge_type")) json["mm_patch_merge_type"] = "flat";
     // Apple's loader makes a tower of random weights, and takes the model's own only where this says so.
     if (llava.tower.fastvit) json["unfreeze_mm_vision_tower"] = true;
     // A bare language model has become a LLaVA.
@@ -233,7 +257,11 @@ class LlavaRecipe final : public Recipe {
     const bool projector = has(p.name, kProjector);
     if (projector) return !config_.freeze_mm_mlp_adapter;
     if (has(p.name, kTower)) return tower_trains_ && !layout.unit(p.unit).idle;
+    const bool newline = p.name.ends_with(kNewline);
+    if (newline && layout.unit(p.unit).idle) return false;  // there are no tiles
     if (config_.tune_mm_mlp_adapter || config_.tune_mm_mlp_and_vision_tower) return false;
+    // The reference freezes what it has loaded before it makes what is new.
+    if (newline && !newline_in_files_) return true;
     if (config_.lora_enable || config_.adapter.num_virtual_tokens > 0) return false;
     return !config_.freeze_backbone || p.name == "lm_head.weight";
   }
@@ -242,6 +270,7 @@ class LlavaRecipe final : public Recipe {
   models::LlavaFolder folder_;
   bool tower_trains_ = tower_trains(config_, folder_);
   bool transformers_ = folder_.config.contains("text_config");  // else LLaVA's own form
+  bool newline_in_files_ = false;
   io::SourcePtr weights_;
   std::optional<models::LlavaModel> model_;
 };

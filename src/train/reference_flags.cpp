@@ -29,7 +29,7 @@ constexpr std::array kOtherNames = std::to_array<Pair>({
 });
 
 constexpr std::string_view kPrepared = "the shards hold what `tessera prepare` made with this flag";
-constexpr std::string_view kTiles = "pictures go to the tower whole, not in tiles";
+constexpr std::string_view kScales = "pictures go to the tower at its own size, not at several";
 constexpr std::string_view kZero3 = "the engine shards over the ranks by itself, as ZeRO-3 does";
 constexpr std::string_view kNoHub = "nothing is sent anywhere";
 constexpr std::string_view kLogged =
@@ -67,9 +67,7 @@ constexpr std::array kIgnored = std::to_array<Ignored>({
     {"mm_use_im_patch_token", "pictures are spliced in where <image> stands, so no text ever holds <im_patch>"},
     {"lazy_preprocess", "samples are tokenised by `tessera prepare`", "true"},
     {"is_multimodal", "the shards say which samples have pictures", "true"},
-    {"image_grid_pinpoints", kTiles},
-    {"mm_patch_merge_type", kTiles, "flat"},
-    {"s2", kTiles},
+    {"s2", kScales},
     {"image_crop_resolution", kUnread},
     {"image_split_resolution", kUnread},
     {"hd", kUnread},

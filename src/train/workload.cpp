@@ -124,8 +124,8 @@ void add_clip(const nn::ModelLayout& layout, const models::ClipVisionConfig& c, 
   for (std::size_t u = 0; u < work.units.size(); ++u) {
     const auto& unit = layout.units()[u];
     if (!has(unit, "vision_tower.") || unit.idle) continue;
-    work.units[u] = vision_block(unit, s.images * length, c.hidden_size, c.intermediate_size, 0, element);
-    attention(static_cast<double>(s.images), static_cast<double>(length), static_cast<double>(c.hidden_size),
+    work.units[u] = vision_block(unit, s.tower_images() * length, c.hidden_size, c.intermediate_size, 0, element);
+    attention(static_cast<double>(s.tower_images()), static_cast<double>(length), static_cast<double>(c.hidden_size),
               work.units[u]);
   }
 }
@@ -138,8 +138,8 @@ void add_fastvit(const nn::ModelLayout& layout, const models::FastVitConfig& c, 
   const auto take = [&](std::int64_t pixels, std::int64_t width, std::int64_t inner, std::int64_t inputs) {
     while (!has(layout.units()[next], "vision_tower.")) ++next;
     auto& w = work.units[next];
-    w = vision_block(layout.units()[next], s.images * pixels, width, inner, 0, element);
-    w.inputs = s.images * inputs * element;
+    w = vision_block(layout.units()[next], s.tower_images() * pixels, width, inner, 0, element);
+    w.inputs = s.tower_images() * inputs * element;
     ++next;
     return &w;
   };
@@ -158,7 +158,8 @@ void add_fastvit(const nn::ModelLayout& layout, const models::FastVitConfig& c, 
     for (std::int64_t b = 0; b < stage.blocks; ++b) {
       auto* w = take(pixels, stage.width, stage.inner(), pixels * stage.width);
       if (stage.mixer == models::TokenMixer::attention)
-        attention(static_cast<double>(s.images), static_cast<double>(pixels), static_cast<double>(stage.width), *w);
+        attention(static_cast<double>(s.tower_images()), static_cast<double>(pixels), static_cast<double>(stage.width),
+                  *w);
     }
     before = stage.width;
   }
@@ -214,7 +215,7 @@ void add_mask_head(const nn::ModelLayout& layout, const models::LisaConfig& c, c
 
 void add_projector(const nn::ModelLayout& layout, const models::VisionTowerConfig& tower, std::int64_t hidden,
                    const BatchShape& s, std::int64_t element, shard::Workload& work) {
-  const auto tokens = s.images * tower.tokens();
+  const auto tokens = s.tower_images() * tower.tokens();
   for (std::size_t u = 0; u < work.units.size(); ++u) {
     const auto& unit = layout.units()[u];
     if (!has(unit, "mm_projector") && !has(unit, "multi_modal_projector")) continue;
@@ -245,20 +246,25 @@ std::int64_t pixels(std::int64_t side) {
 
 BatchShape batch_shape(const data::Shards& shards, std::int64_t images, const data::InputSpec& spec,
                        std::int64_t micro_batches, std::int64_t read_ahead) {
-  std::int64_t rows = 1, tokens = 1, masks = 0, pixels = 1;
+  std::int64_t rows = 1, length = 1, masks = 0, pixels = 1, views = 1, scored = 1;
   for (std::int64_t i = 0; i < shards.size(); ++i) {
     const auto sizes = shards.sizes_of(i);
     rows = std::max(rows, sizes.conversations);
-    tokens = std::max(tokens, sizes.longest_tokens);
+    // A picture's positions stand in the place of its token, and carry no label.
+    const auto pictures = spec.tiles ? spec.positions_of(sizes) : spec.image_patches;
+    const auto own = sizes.longest_tokens + pictures - (spec.tiles ? sizes.images : 1);
+    length = std::max(length, std::min(own, spec.model_max_length));
+    scored = std::max(scored, std::min(own, spec.model_max_length) - pictures);
+    if (spec.tiles) views = std::max(views, spec.tiles_of(sizes));
     masks = std::max(masks, sizes.targets);
     pixels = std::max(pixels, sizes.size.height * sizes.size.width);
   }
   BatchShape out;
   out.images = images;
   out.rows = images * rows;
-  out.length = std::min(tokens + spec.image_patches - 1, spec.model_max_length);
-  // The picture's positions carry no label.
-  out.scored = out.rows * std::max<std::int64_t>(1, out.length - spec.image_patches);
+  out.views = images * views;
+  out.length = length;
+  out.scored = out.rows * scored;
   out.masks = images * masks;
   out.mask_pixels = pixels;
   out.micro_batches = micro_batches;
@@ -305,7 +311,7 @@ shard::Workload llava_workload(const nn::ModelLayout& layout, const models::Llav
                                const BatchShape& shape, std::int64_t element) {
   auto work = language_workload(layout, config.language, shape, element);
   add_tower(layout, config.tower, config.language.hidden_size(), shape, element, work);
-  work.batches += 4 * shape.micro_batches * shape.images * pixels(config.tower.image_size()) + shape.read_ahead;
+  work.batches += 4 * shape.micro_batches * shape.tower_images() * pixels(config.tower.image_size()) + shape.read_ahead;
   return work;
 }
 

@@ -1,4 +1,5 @@
 // The loader with augmentation, and in LLaVA's order.
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/sum.h>
 #include <gtest/gtest.h>
@@ -219,6 +220,84 @@ TEST_F(Grouped, TakesEverySampleAndCountsPadding) {
   }
   EXPECT_EQ(rows.size(), 40U);
   EXPECT_GT(wasted, 0);
+}
+
+InputSpec spec_of_tiles() {
+  auto spec = small_spec();
+  spec.aspect = image::Aspect::anyres;
+  spec.tiles = models::TileConfig{models::PatchMerge::spatial_unpad, {{28, 56}, {56, 28}, {56, 56}}, 28, 4};
+  spec.model_max_length = 512;
+  return spec;
+}
+
+TEST_F(Grouped, PicturesInTilesBringThemAndTheirSizes) {
+  const std::vector<StoredSample> samples{shards_->read(1), shards_->read(0), shards_->read(2)};
+  const bool alone = !samples[1].has_image();
+  const auto spec = spec_of_tiles();
+  CollateReport report;
+  const auto batch = collate_llava(samples, {1, 2, 3}, shards_->header(), spec, report);
+  ASSERT_EQ(batch.pictures.size(), 3U);
+  std::int64_t first = 0;
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const auto& picture = batch.pictures[i];
+    if (!samples[i].has_image()) {
+      EXPECT_EQ(picture.tiles, 1);
+      EXPECT_TRUE(batch.images[first].eq(0).all().item<bool>());
+    } else {
+      EXPECT_EQ(picture.size, samples[i].size);
+      const auto image = image::decode(samples[i].image, "test");
+      const auto views = image::clip_views(image, spec.clip, image::Aspect::anyres, spec.tiles->pinpoints);
+      ASSERT_EQ(picture.tiles, std::ssize(views));
+      EXPECT_GT(picture.tiles, 1);
+      at::Tensor wanted = at::empty({3, 28, 28});
+      for (std::int64_t v = 0; v < picture.tiles; ++v) {
+        image::clip_normalize(views[static_cast<std::size_t>(v)], spec.clip, {wanted.mutable_data_ptr<float>(), 2352});
+        EXPECT_TRUE(at::equal(batch.images[first + v], wanted)) << i << ", tile " << v;
+      }
+    }
+    first += picture.tiles;
+  }
+  EXPECT_EQ(batch.images.size(0), first);
+  EXPECT_TRUE(alone) << "the data have text alone at row 0";
+}
+
+TEST_F(Grouped, LabelsBeyondTheCutAreIgnoredWhereTheirPicturesEnd) {
+  const std::vector<StoredSample> samples{shards_->read(1)};
+  auto spec = spec_of_tiles();
+  CollateReport whole, cut;
+  const auto before = collate_llava(samples, {1}, shards_->header(), spec, whole);
+  const auto picture = spec.tiles->positions(before.pictures[0]);
+  const auto length = before.input_ids.size(1) - 1 + picture;
+  spec.model_max_length = length - 1;
+  const auto after = collate_llava(samples, {1}, shards_->header(), spec, cut);
+  EXPECT_EQ(after.input_ids.size(1), before.input_ids.size(1)) << "the text itself is shorter than that";
+  EXPECT_EQ(cut.label_tokens, whole.label_tokens - 1);
+  EXPECT_EQ(after.labels.ne(before.labels).sum().item<std::int64_t>(), 1);
+  EXPECT_EQ(after.max_length, length - 1);
+}
+
+TEST_F(Grouped, InTilesTheOrderAndTheBytesFollowThePositions) {
+  const auto spec = spec_of_tiles();
+  const auto sizes = shards_->sizes_of(1);
+  ASSERT_EQ(sizes.images, 1);
+  EXPECT_EQ(spec.tiles_of(sizes), spec.tiles->picture(sizes.size).tiles);
+  EXPECT_EQ(spec.positions_of(sizes), spec.tiles->positions(spec.tiles->picture(sizes.size)));
+  EXPECT_EQ(small_spec().positions_of(sizes), 4);
+  const auto text = shards_->sizes_of(0);
+  EXPECT_EQ(spec.tiles_of(text), 1);
+  EXPECT_EQ(spec.positions_of(text), 0);
+  const auto tile = 3 * 28 * 28 * static_cast<std::int64_t>(sizeof(float));
+  EXPECT_EQ(collated_bytes(sizes, spec, false) - collated_bytes(sizes, small_spec(), false),
+            (spec.tiles_of(sizes) - 1) * tile);
+  Loader loader(config(), spec, *shards_, 3, 0, 1);
+  std::set<std::int64_t> rows;
+  for (int s = 0; s < 4; ++s) {
+    for (const auto& one : loader.next().micro) {
+      for (const auto& sample : one.samples) rows.insert(sample.row);
+      EXPECT_EQ(one.llava.pictures.size(), 2U);
+    }
+  }
+  EXPECT_EQ(rows.size(), 40U);
 }
 
 TEST_F(Grouped, RefusesRates) {

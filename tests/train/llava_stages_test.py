@@ -6,63 +6,20 @@ tests/shard/optimizer_golden_test.cpp.
 """
 
 import json
-import os
 import pathlib
-import shutil
-import signal
-import subprocess
 import tempfile
-import time
 
 import h5py
 import numpy as np
 import torch
+from llava_toy import SOURCE, STEPS, Reference, killed_and_resumed, make_models, must, near, read_rows, run
 from PIL import Image
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
-from transformers import get_linear_schedule_with_warmup, get_scheduler
-from transformers.trainer_pt_utils import LabelSmoother
+from transformers import CLIPImageProcessor, LlamaForCausalLM, get_scheduler
 
-SOURCE = pathlib.Path(os.environ["TESSERA_SOURCE_DIR"])
-PROGRAM = os.environ["TESSERA_PROGRAM"]
-MPIEXEC = os.environ.get("TESSERA_MPIEXEC", "mpirun")
-STEPS, SIDE, WIDTH, HIDDEN, SAMPLES = 6, 28, 20, 32, 6
+SAMPLES = 6
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CLIP = 0.01  # of a gradient's element: cuts off many
-torch.set_num_threads(1)
-
-
-def run(ranks, *arguments):
-    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1")
-    command = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), PROGRAM, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return done
-
-
-def must(ranks, *arguments):
-    done = run(ranks, *arguments)
-    assert done.returncode == 0, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-
-
-def make_models(root):
-    toy = SOURCE / "launch" / "toy" / "lisa"
-    vocabulary = json.loads((toy / "config.json").read_text())["vocab_size"]
-    torch.manual_seed(3)
-    language = LlamaForCausalLM(
-        LlamaConfig(vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2,
-                    num_attention_heads=4, num_key_value_heads=2, initializer_range=0.1, attn_implementation="eager")
-    )
-    language.save_pretrained(root / "base")
-    for name in ("tokenizer.model", "tokenizer_config.json"):
-        shutil.copy(toy / name, root / "base" / name)
-    tower = CLIPVisionModel(
-        CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4,
-                         image_size=SIDE, patch_size=14, projection_dim=8)
-    )
-    tower.save_pretrained(root / "clip")
-    CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(root / "clip")
-    projector = torch.nn.Sequential(torch.nn.Linear(WIDTH, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, HIDDEN))
-    torch.save({f"model.mm_projector.{k}": v for k, v in projector.state_dict().items()}, root / "first.bin")
 
 
 def make_data(root):
@@ -87,82 +44,13 @@ def read_samples(root, shards):
     """(ids, labels, pixels or None) of every sample, the pictures through transformers' processor."""
     processor = CLIPImageProcessor.from_pretrained(root / "clip")
     samples = []
-    for path in sorted(shards.glob("*.h5")):
-        with h5py.File(path) as file:
-            def row(group, i):
-                offsets = file[group]["offsets"]
-                return file[group]["values"][offsets[i] : offsets[i + 1]]
-
-            for i, image in enumerate(file["samples/image"][:]):
-                first = file["samples/conversation_offsets"][i]
-                pixels = None
-                if image >= 0:
-                    name = row("images/name", image).tobytes().decode()
-                    picture = Image.open(root / "images" / name).convert("RGB")
-                    pixels = processor(picture, return_tensors="pt")["pixel_values"]
-                samples.append((torch.tensor(row("conversations/ids", first)).long(),
-                                torch.tensor(row("conversations/labels", first)).long(), pixels))
+    for ids, labels, name in read_rows(shards):
+        pixels = None
+        if name:
+            picture = Image.open(root / "images" / name).convert("RGB")
+            pixels = processor(picture, return_tensors="pt")["pixel_values"]
+        samples.append((ids, labels, pixels))
     return samples
-
-
-class Reference:
-    def __init__(self, root, projector):
-        self.language = LlamaForCausalLM.from_pretrained(root / "base", attn_implementation="eager")
-        self.tower = CLIPVisionModel.from_pretrained(root / "clip").requires_grad_(False).eval()
-        self.projector = torch.nn.Sequential(
-            torch.nn.Linear(WIDTH, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, HIDDEN)
-        )
-        self.projector.load_state_dict({k.removeprefix("model.mm_projector."): v for k, v in torch.load(projector).items()})
-
-    smoothing = 0
-
-    def loss(self, samples):
-        total, count = 0, 0
-        for ids, labels, pixels in samples:
-            embed = self.language.get_input_embeddings()
-            if pixels is None:
-                rows, targets = embed(ids), labels
-            else:
-                at = int((ids == -200).nonzero())
-                states = self.tower(pixels, output_hidden_states=True).hidden_states
-                features = self.projector(states[-2][0, 1:])
-                rows = torch.cat([embed(ids[:at]), features, embed(ids[at + 1 :])])
-                ignored = torch.full((len(features),), -100)
-                targets = torch.cat([labels[:at], ignored, labels[at + 1 :]])
-            logits = self.language(inputs_embeds=rows[None]).logits[0, :-1]
-            here = int((targets[1:] != -100).sum())
-            if self.smoothing:  # a mean over the sample's targets
-                smoother = LabelSmoother(epsilon=self.smoothing)
-                total = total + here * smoother({"logits": logits[None]}, targets[None, 1:].clone())
-            else:
-                total = total + torch.nn.functional.cross_entropy(logits, targets[1:], ignore_index=-100, reduction="sum")
-            count += here
-        return total / count
-
-    def train(self, samples, trained, rate, rates=None, make_optimizer=None, make_schedule=None, clip_value=None):
-        rates = rates or {}
-        groups = []
-        for name, parameter in trained:
-            decays = "norm" not in name and "bias" not in name
-            own, decay = next((r if isinstance(r, tuple) else (r, 0.1) for part, r in rates.items() if part in name),
-                              (rate, 0.1))
-            groups.append({"params": [parameter], "lr": own, "weight_decay": decay if decays else 0.0})
-        make_optimizer = make_optimizer or (lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8))
-        optimizer = make_optimizer(groups)
-        schedule = (make_schedule or (lambda o: get_linear_schedule_with_warmup(o, 2, STEPS)))(optimizer)
-        losses = []
-        for _ in range(STEPS):
-            loss = self.loss(samples)
-            loss.backward()
-            if clip_value:
-                torch.nn.utils.clip_grad_value_([p for _, p in trained], clip_value)
-            else:
-                torch.nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-        return losses
 
 
 def train(root, name, ranks, *flags, shards="shards"):
@@ -174,14 +62,6 @@ def train(root, name, ranks, *flags, shards="shards"):
     folder = root / "runs" / name
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return folder, [line["loss"] for line in lines if "loss" in line]
-
-
-def near(got, want, what, most=1e-4):
-    assert len(got) == len(want), (what, got, want)
-    worst = max(abs(a - b) / abs(b) for a, b in zip(got, want))
-    assert worst < most, (what, worst, got, want)
-    assert abs(want[-1] - want[0]) > 0.003 * want[0], (what, "nothing was learned", want)
-    print(f"{what}: {want[0]:.4f} -> {want[-1]:.4f}, at most {worst:.1e} from the reference")
 
 
 def stage_one(root, samples):
@@ -411,21 +291,7 @@ def configuration_files(root):
     assert projector.exists()
     flags = ["--config", SOURCE / "launch" / "llava_lora.toml", *here, "--pretrain_mm_mlp_adapter", projector,
              "--lora_r", 4, "--save_steps", 1, "--max_steps", 60]
-    must(2, "train", *flags, "--exp_name", "whole")
-    with subprocess.Popen([MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", "2", PROGRAM, "train",
-                           *map(str, flags), "--exp_name", "killed"], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, start_new_session=True,
-                          env=dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")) as job:
-        checkpoints = root / "files" / "killed" / "checkpoints"
-        deadline = time.monotonic() + 60
-        while not list(checkpoints.glob("step-*/manifest.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.killpg(job.pid, signal.SIGKILL)
-    assert not (root / "files" / "killed" / "adapter").exists(), "the job had ended before it was killed"
-    must(2, "train", *flags, "--exp_name", "killed")  # auto_resume
-    whole, killed = ([json.loads(line)["loss"] for line in (root / "files" / run / "metrics.jsonl").read_text().splitlines()
-                      if '"loss"' in line] for run in ("whole", "killed"))
-    assert whole == killed, (whole, killed)
+    killed_and_resumed(root / "files", ["train", *flags])
     print("from configuration files, through a kill: the same losses to the last bit")
 
 

@@ -4,6 +4,7 @@
 /// llava/train/train.py (LazySupervisedDataset, DataCollatorForSupervisedDataset).
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "tessera/data/shard_file.hpp"
@@ -11,6 +12,7 @@
 #include "tessera/image/preprocess.hpp"
 #include "tessera/models/lisa_batch.hpp"
 #include "tessera/models/llava_batch.hpp"
+#include "tessera/models/tiles.hpp"
 #include "tessera/models/vision_tower.hpp"
 
 namespace tessera::data {
@@ -19,13 +21,18 @@ namespace tessera::data {
 struct InputSpec {
   std::int64_t sam_size = 1024;                  ///< S
   image::ClipImageConfig clip;                   ///< of the vision tower; its crop gives s
-  image::Aspect aspect = image::Aspect::square;  ///< LLaVA alone: square or pad
+  image::Aspect aspect = image::Aspect::square;  ///< LLaVA alone
+  std::optional<models::TileConfig> tiles = {};  ///< LLaVA alone, with Aspect::anyres: what becomes of the tiles
   image::AugmentConfig augment;         ///< of training samples; what is drawn depends on the sample's key alone
-  std::int64_t image_patches = 256;     ///< features that replace the one image token
+  std::int64_t image_patches = 256;     ///< features that replace the one image token, where there are no tiles
   std::int64_t model_max_length = 512;  ///< positions after the image is spliced in
   /// Shapes of an image's features, [P,H] and [D,h,w], where the samples bring them instead of pixels; empty: pixels.
   std::vector<std::int64_t> stored_clip = {}, stored_sam = {};
 
+  /// Tiles, and positions in the text, of a sample's pictures, each taken to be of the first one's size; a sample of
+  /// text alone has a blank picture that takes no place.
+  std::int64_t tiles_of(const SampleSizes& sizes) const;
+  std::int64_t positions_of(const SampleSizes& sizes) const;
   /// What has to be read of a sample's images for training.
   ReadImages reads(bool lisa) const {
     return {.bytes = stored_clip.empty() || (lisa && stored_sam.empty()),
@@ -58,8 +65,8 @@ models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::v
                           const ShardHeader& header, const InputSpec& spec, Purpose purpose, CollateReport& report);
 
 /// One micro-batch of LLaVA, one row a sample. A sample of text alone brings a blank image that its row does not use,
-/// as the reference has it. Rows are cut to model_max_length; label_tokens counts what is left once the images are
-/// spliced in and the sequence is cut to that length again. Throws RunError like collate().
+/// as the reference has it. Rows are cut to model_max_length, and are to be cut to it again once the images are
+/// spliced in: labels that this takes away are ignored ones and are not counted. Throws RunError like collate().
 models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
                                  const ShardHeader& header, const InputSpec& spec, CollateReport& report);
 

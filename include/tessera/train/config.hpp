@@ -41,8 +41,10 @@ struct TrainConfig {
   std::optional<std::int64_t> mm_vision_select_layer;
   std::string mm_vision_select_feature;  ///< patch, cls_patch; empty: as config.json says
   std::string mm_projector_type;         ///< linear, mlp2x_gelu, …; empty: as config.json says
-  std::string image_aspect_ratio = "square";
-  std::string pretrain_mm_mlp_adapter;  ///< mm_projector.bin of stage one, or any weights with a projector
+  std::string image_aspect_ratio;        ///< square, pad, anyres, anyres_max_…; empty: as config.json says, or square
+  std::string image_grid_pinpoints;      ///< text of a list of [width, height]; empty: as config.json says
+  std::string mm_patch_merge_type;       ///< flat, spatial, spatial_unpad; empty: as config.json says, or flat
+  std::string pretrain_mm_mlp_adapter;   ///< mm_projector.bin of stage one, or any weights with a projector
   bool tune_mm_mlp_adapter = false;
   bool freeze_mm_mlp_adapter = false;
   bool tune_mm_mlp_and_vision_tower = false;

@@ -16,6 +16,7 @@ namespace tessera::train {
 struct BatchShape {
   std::int64_t images = 2;
   std::int64_t rows = 6;      ///< conversations
+  std::int64_t views = 0;     ///< what the vision tower sees: images, or the tiles of them; 0: images
   std::int64_t length = 512;  ///< positions of a row, the picture's included
   std::int64_t scored = -1;   ///< positions with a label, of all rows; -1: all
   std::int64_t masks = 6;
@@ -23,6 +24,7 @@ struct BatchShape {
   std::int64_t micro_batches = 1;          ///< per rank and step
   std::int64_t read_ahead = 0;             ///< bytes of batches that wait, besides those of the step in hand
   std::int64_t scored_positions() const noexcept { return scored < 0 ? rows * length : scored; }
+  std::int64_t tower_images() const noexcept { return views > 0 ? views : images; }
 };
 
 /// The largest that `images` samples of these shards can make. Rows cut at `model_max_length` positions.

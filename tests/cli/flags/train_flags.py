@@ -32,12 +32,16 @@ MODEL = {
     "out_dim": Refused("--out_dim", "16", words=["--out_dim 16"]),
 }
 
+ANYRES = ("--image_aspect_ratio", "anyres")
 LLAVA = {
     "recipe": Refused("--recipe", "lisa"),
     "mm_vision_select_layer": Curve("--mm_vision_select_layer", "-2"),
     "mm_vision_select_feature": Curve("--mm_vision_select_feature", "cls_patch"),
     "mm_projector_type": trained("--mm_projector_type", "mlp2x_gelu"),
     "image_aspect_ratio": Curve("--image_aspect_ratio", "pad"),
+    "image_grid_pinpoints": Needed("--image_grid_pinpoints", "(1x1),...,(2x2)", base=ANYRES),
+    "mm_patch_merge_type": Curve("--mm_patch_merge_type", "spatial_unpad",
+                                 base=[*ANYRES, "--image_grid_pinpoints", "(1x1),...,(2x2)"]),
     "pretrain_mm_mlp_adapter": Refused("--pretrain_mm_mlp_adapter", "nowhere.bin", words=["nowhere.bin"]),
     "tune_mm_mlp_adapter": Files("mm_projector.bin", "--tune_mm_mlp_adapter"),
     "tune_mm_mlp_and_vision_tower": trained("--tune_mm_mlp_and_vision_tower"),

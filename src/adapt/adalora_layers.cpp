@@ -43,7 +43,7 @@ at::Tensor orthogonality(const Lora& lora) {
       sum = sum.defined() ? sum + own : own;
     }
   }
-  const auto matrices = static_cast<double>(2 * (lora.empty + static_cast<std::int64_t>(lora.layers.size())));
+  const auto matrices = static_cast<double>(2 * (lora.empty.size() + lora.layers.size()));
   return sum.defined() ? sum / matrices : at::zeros({});
 }
 

@@ -17,6 +17,7 @@
 #include <mutex>
 
 #include "matrices.hpp"
+#include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/nn/init.hpp"
 
@@ -61,9 +62,9 @@ at::ScalarType float_type(const io::TensorInfo& tensor, const std::string& where
                      io::name_of(tensor.type), io::shape_text(tensor.shape));
 }
 
-class StartedSource final : public io::TensorSource {
+class LazilyStarted final : public StartedSource {
  public:
-  StartedSource(io::SourcePtr base, BaseStart start, bool matrices) : base_(std::move(base)), start_(std::move(start)) {
+  LazilyStarted(io::SourcePtr base, BaseStart start, bool matrices) : base_(std::move(base)), start_(std::move(start)) {
     tensors_ = base_->tensors();
     for (const std::string& name : start_.layers) {
       const io::TensorInfo* weight = base_->find(name + ".weight");
@@ -91,6 +92,25 @@ class StartedSource final : public io::TensorSource {
       read_reduced(tensor.name, begin, count, out);
     } else {
       base_->read(tensor, begin, count, out);
+    }
+  }
+
+  void share(comm::Communicator& control) override {
+    const auto ranks = static_cast<std::size_t>(control.size());
+    comm::on_every_rank(control, [&] {
+      for (auto i = static_cast<std::size_t>(control.rank()); i < start_.layers.size(); i += ranks)
+        part_of(start_.layers[i] + ".weight");
+    });
+    for (std::size_t i = 0; i < start_.layers.size(); ++i) {
+      Layer& layer = weights_.at(start_.layers[i] + ".weight");
+      const auto& shape = layer.info->shape;
+      if (!layer.part.a.defined()) {
+        layer.part = {at::empty({layer.settings.rank, shape[1]}, at::kFloat),
+                      at::empty({shape[0], layer.settings.rank}, at::kFloat)};
+      }
+      for (const at::Tensor& matrix : {layer.part.a, layer.part.b}) {
+        control.broadcast({matrix.data_ptr(), matrix.numel(), comm::DType::f32}, static_cast<int>(i % ranks));
+      }
     }
   }
 
@@ -187,8 +207,8 @@ BaseStart base_start(const Lora& lora, std::uint64_t seed) {
   return start;
 }
 
-io::SourcePtr started_source(io::SourcePtr base, BaseStart start, bool matrices) {
-  return std::make_shared<StartedSource>(std::move(base), std::move(start), matrices);
+std::shared_ptr<StartedSource> started_source(io::SourcePtr base, BaseStart start, bool matrices) {
+  return std::make_shared<LazilyStarted>(std::move(base), std::move(start), matrices);
 }
 
 at::Tensor converted(const nn::ParamState& param, const at::Tensor& value, const io::TensorSource& start) {

@@ -299,7 +299,7 @@ Lora attach_lora(nn::ModelLayout& layout, const LoraConfig& config) {
   lora.unit = layout.add_unit("adapters", true);
   for (const auto& target : targets) {
     if (config.layer(target->name).rank == 0) {
-      ++lora.empty;
+      lora.empty.push_back(target->name);
       continue;
     }
     LoraLayer layer = add_layer(layout, lora.unit, target, config);
@@ -308,6 +308,13 @@ Lora attach_lora(nn::ModelLayout& layout, const LoraConfig& config) {
     lora.layers.push_back(std::move(layer));
   }
   return lora;
+}
+
+std::vector<std::string> layer_names(const Lora& lora) {
+  std::vector<std::string> names;
+  for (const LoraLayer& layer : lora.layers) names.push_back(layer.target->name);
+  names.insert(names.end(), lora.empty.begin(), lora.empty.end());
+  return names;
 }
 
 LoraTensors bound_tensors(const LoraLayer& layer) {

@@ -11,6 +11,7 @@
 #include "matrices.hpp"
 #include "tessera/adapt/base_start.hpp"
 #include "tessera/adapt/peft_folder.hpp"
+#include "tessera/adapt/tied_head.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/core/json.hpp"
@@ -184,6 +185,17 @@ Rename names_of(const io::SourcePtr& weights) {
   };
 }
 
+/// The places where a config.json may say that the head is the embedding.
+std::vector<nlohmann::json*> tied_places(nlohmann::json& config) {
+  constexpr const char* kTied = "tie_word_embeddings";
+  std::vector<nlohmann::json*> places;
+  for (nlohmann::json* part : {&config, config.contains("text_config") ? &config["text_config"] : nullptr}) {
+    if (part != nullptr && part->is_object() && part->contains(kTied) && part->at(kTied) == true)
+      places.push_back(&part->at(kTied));
+  }
+  return places;
+}
+
 void write_config(nlohmann::json config, const io::TensorSource& weights, const fs::path& output) {
   const io::TensorInfo* embedding = weights.find("model.embed_tokens.weight");
   if (embedding == nullptr) embedding = weights.find("transformer.wte.weight");
@@ -214,6 +226,11 @@ MergeReport merge_folder(const MergeRequest& request) {
   }
   MergeReport report;
   io::SourcePtr weights = model.weights();
+  nlohmann::json config = merged_config(model, request.adapters);
+  if (const auto tied = tied_places(config); !tied.empty() && parts_head(request.adapters)) {
+    weights = with_own_head(weights);
+    for (nlohmann::json* place : tied) *place = false;
+  }
   for (const fs::path& folder : request.adapters) {
     const PeftFolder adapter = open_peft_folder(folder, names_of(weights));
     weights = merged_source(weights, adapter);
@@ -236,7 +253,7 @@ MergeReport merge_folder(const MergeRequest& request) {
   report.bytes = writer.plan().total_bytes;
   report.files = writer.plan().files.size();
   copy_other_files(model, request.output);
-  write_config(merged_config(model, request.adapters), *weights, request.output);
+  write_config(std::move(config), *weights, request.output);
   writer.commit();
   return report;
 }

@@ -42,6 +42,7 @@ struct PatternsJson {
 
 PatternsJson patterns_json(const Lora& lora) {
   LoraConfig as_read = lora.config;
+  as_read.layers.clear();
   as_read.rank_pattern = sorted(as_read.rank_pattern);
   as_read.alpha_pattern = sorted(as_read.alpha_pattern);
   const bool alike = std::all_of(lora.layers.begin(), lora.layers.end(), [&](const LoraLayer& layer) {
@@ -80,9 +81,7 @@ void put_targets(nlohmann::json& json, const Lora& lora) {
         config.layers_to_transform.empty() ? nlohmann::json(nullptr) : nlohmann::json(config.layers_to_transform);
     return;
   }
-  std::vector<std::string> names;
-  for (const LoraLayer& layer : lora.layers) names.push_back(layer.target->name);
-  json["target_modules"] = names;
+  json["target_modules"] = layer_names(lora);
   for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform"}) json[key] = nullptr;
 }
 
@@ -93,6 +92,11 @@ nlohmann::json init_json(LoraInit init) {
   return init == LoraInit::kaiming;
 }
 
+const char* bias_json(BaseBias kind) {
+  if (kind == BaseBias::all) return "all";
+  return kind == BaseBias::lora_only ? "lora_only" : "none";
+}
+
 LoraInit init_of(const JsonView& json) {
   if (!json.has("init_lora_weights")) return LoraInit::kaiming;
   const nlohmann::json& value = json.at("init_lora_weights").raw();
@@ -100,6 +104,8 @@ LoraInit init_of(const JsonView& json) {
   if (value == "gaussian") return LoraInit::gaussian;
   if (value == "pissa") return LoraInit::pissa;
   if (value == "olora") return LoraInit::olora;
+  // By orthogonal matrices, and by what layers saw of some data: the base stays as it is, and B A begins as nothing.
+  if (value == "orthogonal" || value == "eva") return LoraInit::kaiming;
   // What others subtract from the base was drawn: the adapter is not for any base that is stored.
   throw RequestError(
       "{}: initialisation {} changes the base weights, which is not supported; save the adapter with "
@@ -125,7 +131,11 @@ void put_adalora(nlohmann::json& json, const AdaLoraConfig& config) {
   for (const auto& [key, member] : kAdaLoraReals) json[key] = config.*member;
   for (const char* key : {"use_rslora", "use_dora"}) json.erase(key);
   json["rank_pattern"] = nullptr;
-  for (const auto& [layer, kept] : config.rank_pattern) json["rank_pattern"][layer + std::string(kTriplet)] = kept;
+  for (const auto& [layer, triplets] : config.rank_pattern) {
+    std::vector<bool> kept = triplets;  // PEFT takes one for every triplet that a layer begins with
+    kept.resize(static_cast<std::size_t>(config.init_r), false);
+    json["rank_pattern"][layer + std::string(kTriplet)] = kept;
+  }
 }
 
 AdaLoraConfig adalora_of(const JsonView& json) {
@@ -151,12 +161,14 @@ void refuse_unsupported(const JsonView& json) {
     const nlohmann::json& value = json.at(key).raw();
     if (value != false && !value.empty()) throw RequestError("{} is not supported", json.at(key).where());
   }
-  if (json.text("bias", "none") != "none") {
-    throw RequestError(
-        "{}: 'bias' {}: its file holds biases of the base under names that depend on PEFT's version; merge it with "
-        "PEFT",
-        json.where(), json.text("bias"));
-  }
+}
+
+BaseBias base_bias_of(const JsonView& json) {
+  const std::string kind = json.text("bias", "none");
+  if (kind == "all") return BaseBias::all;
+  if (kind == "lora_only") return BaseBias::lora_only;
+  if (kind == "none") return BaseBias::none;
+  throw RequestError("{}: 'bias' {} is unknown; known are none, all and lora_only", json.where(), kind);
 }
 
 }  // namespace
@@ -202,7 +214,7 @@ std::string peft_config_json(const Lora& lora, const std::string& base_model) {
                          {"use_dora", lora.config.dora},
                          {"rank_pattern", patterns.ranks},
                          {"alpha_pattern", patterns.alphas},
-                         {"bias", "none"},
+                         {"bias", bias_json(lora.config.base_bias)},
                          {"fan_in_fan_out", false},
                          {"inference_mode", true},
                          {"init_lora_weights", init_json(lora.config.init)},
@@ -226,6 +238,7 @@ LoraConfig lora_config_from_json(const JsonView& json) {
   config.rslora = json.boolean("use_rslora", false);
   config.dora = json.boolean("use_dora", false);
   config.bias = json.boolean("lora_bias", false);
+  config.base_bias = base_bias_of(json);
   config.init = init_of(json);
   if (type == "ADALORA") {
     config.adalora = adalora_of(json);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
+#include <utility>
 
 #include "matrices.hpp"
 #include "tessera/adapt/peft_config.hpp"
@@ -16,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kWrapped = ".base_layer.";  ///< a layer under its adapter, in PEFT since 0.6
 /// Saved by PEFT with the adapter where their rows changed or an adapter sits on them, though modules_to_save does not
 /// name them.
 constexpr std::array<std::string_view, 2> kVocabulary = {"embed_tokens", "lm_head"};
@@ -30,10 +33,10 @@ std::string without_wrapper(std::string name) {
 
 /// Where a tensor of the adapter's file belongs.
 struct Place {
-  std::string name;    ///< ours
+  std::string name;    ///< ours; "" for a copy that loads nothing
   std::string layer;   ///< ours, of an adapter's matrix; "" for a weight that was trained whole
   std::string theirs;  ///< PEFT's name of that layer
-  bool saved = false;  ///< one of modules_to_save
+  bool saved = false;  ///< one of modules_to_save, or, with `bias`, a bias
 };
 
 std::optional<Place> place_of_matrix(const std::string& peft, const Rename& rename) {
@@ -44,10 +47,23 @@ std::optional<Place> place_of_matrix(const std::string& peft, const Rename& rena
   return Place{layer + matrix->tail, layer, matrix->layer, false};
 }
 
+/// With `bias`, PEFT saves whatever has "bias" in its name: the base's own, a wrapped layer's, and of modules_to_save
+/// two copies more than one.
+std::optional<Place> place_of_bias(const std::string& file_name, const Rename& rename) {
+  std::string name = without_wrapper(file_name);
+  for (const std::string_view copy : {".original_module.", ".modules_to_save."}) {
+    if (name.find(copy) != std::string::npos) return Place{};
+  }
+  if (const std::size_t at = name.find(kWrapped); at != std::string::npos) name.replace(at, kWrapped.size(), ".");
+  const auto own = rename(name);
+  return own ? std::optional(Place{*own, "", "", true}) : std::nullopt;
+}
+
 /// A weight of one of modules_to_save, or of the vocabulary.
 std::optional<Place> place_of_whole(const std::string& file_name, const LoraConfig& config, const Rename& rename) {
   std::string name = without_wrapper(file_name);
-  for (const std::string_view wrapper : {".modules_to_save.default.", ".modules_to_save.", ".base_layer."}) {
+  for (const std::string_view wrapper :
+       {std::string_view(".modules_to_save.default."), std::string_view(".modules_to_save."), kWrapped}) {
     const std::size_t at = name.find(wrapper);
     if (at != std::string::npos) name.replace(at, wrapper.size(), ".");
   }
@@ -64,7 +80,9 @@ std::optional<Place> place_of_whole(const std::string& file_name, const LoraConf
 
 std::optional<Place> place_of(const std::string& file_name, const LoraConfig& config, const Rename& rename) {
   const std::string peft = param_name_of_peft(file_name);
-  return peft.empty() ? place_of_whole(file_name, config, rename) : place_of_matrix(peft, rename);
+  if (!peft.empty()) return place_of_matrix(peft, rename);
+  if (config.base_bias != BaseBias::none && file_name.ends_with(".bias")) return place_of_bias(file_name, rename);
+  return place_of_whole(file_name, config, rename);
 }
 
 /// Rank and alpha of a layer by the file's own name of it.
@@ -150,6 +168,7 @@ PeftFolder open_peft_folder(const fs::path& folder, const Rename& rename) {
       strange.push_back(tensor.name);
       continue;
     }
+    if (place->name.empty()) continue;
     adapter.file_names.emplace_back(place->name, tensor.name);
     if (place->layer.empty()) whole = true;
     if (place->saved) adapter.trained_whole.push_back(place->name);
@@ -163,7 +182,7 @@ PeftFolder open_peft_folder(const fs::path& folder, const Rename& rename) {
   const auto part = [&](bool matrices) {
     return std::make_shared<io::RenamedSource>(files, [&](std::string_view name) -> std::optional<std::string> {
       const auto place = place_of(std::string(name), config, rename);
-      if (!place || place->layer.empty() == matrices) return std::nullopt;
+      if (!place || place->name.empty() || place->layer.empty() == matrices) return std::nullopt;
       const auto settled = config.layers.find(place->layer);
       if (settled != config.layers.end() && settled->second.rank == 0) return std::nullopt;
       return place->name;
@@ -185,11 +204,19 @@ PeftFolder open_peft_folder(const fs::path& folder, const Rename& rename) {
   }
   config.rank_pattern.clear();  // `layers` has what they say
   config.alpha_pattern.clear();
-  config.modules_to_save.clear();
+  adapter.modules_to_save = std::exchange(config.modules_to_save, {});
   return adapter;
 }
 
-void check_fits(const PeftFolder& adapter, const Lora& lora, const fs::path& folder) {
+Lora attach_lora(nn::ModelLayout& layout, const PeftFolder& adapter, const LoraConfig& config, const fs::path& folder) {
+  std::set<std::string> there;
+  for (const auto& layer : layout.layers()) there.insert(layer->name);
+  for (const std::string& layer : config.targets) {
+    if (there.contains(layer)) continue;
+    throw RequestError("{}: an adapter for another base: it is for a layer '{}', which this model does not have",
+                       folder.string(), layer);
+  }
+  Lora lora = attach_lora(layout, config);
   const auto check = [&](const nn::Param& param) {
     const io::TensorInfo* found = param == nullptr ? nullptr : adapter.weights->find(param->name);
     if (found == nullptr || found->shape == param->shape) return;
@@ -199,6 +226,7 @@ void check_fits(const PeftFolder& adapter, const Lora& lora, const fs::path& fol
   for (const LoraLayer& layer : lora.layers) {
     for (const nn::Param& param : {layer.a, layer.b, layer.magnitude, layer.bias}) check(param);
   }
+  return lora;
 }
 
 }  // namespace tessera::adapt

@@ -99,19 +99,18 @@ void ForwardModel::attach_adapters(const ForwardRequest& request) {
     if (request.merge) {
       weights_ = adapt::merged_source(weights_, adapter);
     } else {
-      attach_lora(adapter);
-      adapt::check_fits(adapter, *lora_, folder);
+      attach_lora(adapter, folder);
     }
   }
 }
 
-void ForwardModel::attach_lora(const adapt::PeftFolder& adapter) {
+void ForwardModel::attach_lora(const adapt::PeftFolder& adapter, const std::filesystem::path& folder) {
   if (lora_) {
     throw RequestError(
         "two LoRA adapters side by side are not supported (one beside a prefix is); --merge merges them one after the "
         "other");
   }
-  lora_ = adapt::attach_lora(layout_, adapter.config);
+  lora_ = adapt::attach_lora(layout_, adapter, adapter.config, folder);
   for (const auto& [own, file] : adapter.file_names) file_names_[own] = file;
   trained_whole_.insert(adapter.trained_whole.begin(), adapter.trained_whole.end());
   std::vector<io::SourcePtr> sources{adapter.weights};

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tessera/adapt/tied_head.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/models/language_config.hpp"
@@ -23,6 +24,13 @@ LanguageInputs take_language_inputs(Inputs& inputs) {
   }
   if (text.labels.defined()) text.labels = text.labels.to(at::kLong);
   return text;
+}
+
+io::SourcePtr untied_for(const std::vector<std::filesystem::path>& adapters, LanguageConfig& config,
+                         io::SourcePtr files) {
+  if (!config.tied() || !adapt::parts_head(adapters)) return files;
+  std::visit([](auto& family) { family.tie_word_embeddings = false; }, config.family);
+  return adapt::with_own_head(files);
 }
 
 ForwardModel::Result run_language(const LanguageModel& model, const at::Tensor& embeddings,
@@ -87,8 +95,8 @@ class LanguageForward final : public ForwardModel {
 }  // namespace
 
 std::unique_ptr<ForwardModel> open_language(const ForwardRequest& request, const nlohmann::json& config) {
-  const io::SourcePtr files = io::open_weights(request.model);
   LanguageConfig language = LanguageConfig::from_json(config);
+  const io::SourcePtr files = untied_for(request.adapters, language, io::open_weights(request.model));
   language.fit_to_weights(*files);
   return std::make_unique<LanguageForward>(files, language);
 }

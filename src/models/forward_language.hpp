@@ -1,6 +1,7 @@
 #pragma once
 // What `tessera forward` writes of a language model, with or without pictures before it.
 #include "forward_models.hpp"
+#include "tessera/models/language_config.hpp"
 #include "tessera/models/language_model.hpp"
 
 namespace tessera::models {
@@ -11,6 +12,11 @@ struct LanguageTargets {
   at::Tensor labels;     ///< i64 or undefined
   at::Tensor cotangent;  ///< [B,T,V] or undefined
 };
+
+/// `files` as adapters need them: where the head is the embedding and they part the two, the config no longer says so
+/// and there is a head of its own.
+io::SourcePtr untied_for(const std::vector<std::filesystem::path>& adapters, LanguageConfig& config,
+                         io::SourcePtr files);
 
 /// Runs layers and head on embeddings [B,T,D]: hidden_states.i, last_hidden_state, logits, loss. The objective is the
 /// mean cross-entropy over the labels, or the sum of cotangent times logits.

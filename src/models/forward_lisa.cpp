@@ -1,7 +1,7 @@
 // LISA behind `tessera forward`.
 #include <nlohmann/json.hpp>
 
-#include "forward_models.hpp"
+#include "forward_language.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/models/lisa.hpp"
 #include "tessera/models/lisa_folder.hpp"
@@ -115,7 +115,7 @@ std::unique_ptr<ForwardModel> open_lisa(const ForwardRequest& request) {
   folder.hub_dir = request.hub_dir;
   LisaFolder found = read_lisa_folder(folder);
   // A finished model has the rows it has; the tokenizer may know tokens that it never got.
-  const io::SourcePtr files = open_lisa_weights(found);
+  const io::SourcePtr files = untied_for(request.adapters, found.lisa.language, open_lisa_weights(found));
   if (const io::TensorInfo* table = files->find(found.lisa.language.embedding_name() + ".weight");
       table != nullptr && !table->shape.empty()) {
     found.lisa.language.set_vocab_size(table->shape.front());

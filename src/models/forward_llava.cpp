@@ -128,7 +128,7 @@ std::unique_ptr<ForwardModel> open_llava(const ForwardRequest& request) {
   folder.vision_tower = request.vision_tower;
   folder.hub_dir = request.hub_dir;
   LlavaFolder found = read_llava_folder(folder);
-  const io::SourcePtr files = open_llava_weights(found);
+  const io::SourcePtr files = untied_for(request.adapters, found.llava.language, open_llava_weights(found));
   found.llava.language.fit_to_weights(*files);
   return std::make_unique<LlavaForward>(found, files);
 }

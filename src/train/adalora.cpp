@@ -55,7 +55,7 @@ shard::TrainedSlice& AdaLora::slice() {
 
 double AdaLora::regularise(double scale) {
   const at::NoGradGuard no_grad;
-  const double factor = scale * weight() / static_cast<double>(2 * lora_.layers.size());
+  const double factor = scale * weight() / static_cast<double>(2 * (lora_.layers.size() + lora_.empty.size()));
   std::map<const nn::ParamState*, at::Tensor> gradients;
   for (const auto& layer : lora_.layers) {
     gradients[layer.a.get()] = adapt::orthogonality_gradient(layer.a->value()).mul_(factor).flatten();
@@ -78,7 +78,7 @@ void AdaLora::allocate(std::int64_t step, double grad_scale) {
   const at::NoGradGuard no_grad;
   const std::int64_t last = config_.total_step - config_.tfinal;
   if (step > last) return mask();
-  const auto layers = static_cast<std::int64_t>(lora_.layers.size());
+  const auto layers = static_cast<std::int64_t>(lora_.layers.size() + lora_.empty.size());
   const auto budget = adapt::rank_budget(config_, config_.init_r * layers, layers, step);
   if (step < last) update_importance(grad_scale);
   if (budget.allocate || step == last) choose(budget.triplets);

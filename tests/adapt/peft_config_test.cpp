@@ -34,12 +34,17 @@ TEST(PeftConfig, ReadsPeftsConfigurationAndRefusesWhatItCannotDo) {
       R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "modules_to_save": null})", "a.json"));
   EXPECT_EQ(config.rank, 4);
   EXPECT_DOUBLE_EQ(config.scaling(), 2.0);
+  EXPECT_EQ(lora_config_from_json(parse_json(R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "all",
+      "init_lora_weights": "orthogonal"})",
+                                             "a.json"))
+                .base_bias,
+            BaseBias::all);
   for (const char* text :
        {R"({"peft_type": "IA3", "r": 4, "lora_alpha": 8})", R"({"peft_type": "LORA", "lora_alpha": 8})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "layer_replication": [[0, 1]]})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa_niter_4"})",
         R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"q": "many"}})",
-        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "all"})",
+        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "some"})",
         R"({"peft_type": "LORA", "r": "4", "lora_alpha": 8})"}) {
     EXPECT_THROW(lora_config_from_json(parse_json(text, "a.json")), RequestError) << text;
   }

@@ -57,7 +57,7 @@ INSTANTIATE_TEST_SUITE_P(Adapt, PeftGolden,
                          testing::Values("lora_query_value", "lora_all_rslora", "lora_regex_patterns",
                                          "lora_layer_indices", "lora_modules_to_save", "dora_all_linear",
                                          "dora_rslora_some", "adalora_pruned", "adalora_all_linear_pruned",
-                                         "lora_pissa", "lora_olora", "lora_embedding", "lora_bias"),
+                                         "lora_pissa", "lora_olora", "lora_embedding", "lora_bias", "lora_base_bias"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 /// A copy of a golden adapter whose configuration or tensors a test spoils.

@@ -40,8 +40,9 @@ INSTANTIATE_TEST_SUITE_P(Train, AdapterSteps,
                          testing::Values(Case{"lora_regex_patterns"}, Case{"lora_layer_indices"},
                                          Case{"lora_modules_to_save"}, Case{"dora_all_linear"},
                                          Case{"dora_rslora_some"}, Case{"lora_pissa"}, Case{"lora_olora"},
-                                         Case{"lora_embedding"}, Case{"lora_bias"}, Case{"prefix_grouped"},
-                                         Case{"prefix_mpt"}, Case{"prefix_and_lora", {"adapter", "prefix"}}),
+                                         Case{"lora_embedding"}, Case{"lora_bias"}, Case{"lora_base_bias"},
+                                         Case{"prefix_grouped"}, Case{"prefix_mpt"},
+                                         Case{"prefix_and_lora", {"adapter", "prefix"}}),
                          [](const auto& instance) { return std::string(instance.param.golden); });
 
 // PEFT saves the product of the projection, which says little of its weights: the steps begin from its own parameters.

@@ -36,6 +36,10 @@ enum class LoraInit : std::uint8_t {
   olora,     ///< "olora": the first columns and rows of its QR decomposition, likewise
 };
 
+/// PEFT's `bias`: the base's own biases that train beside the adapter, and that its file holds. Loading an adapter
+/// looks at the file alone.
+enum class BaseBias : std::uint8_t { none, all, lora_only };
+
 struct LoraConfig : Targets {
   std::int64_t rank = 8;
   double alpha = 16;
@@ -43,6 +47,7 @@ struct LoraConfig : Targets {
   bool rslora = false;  ///< scaling alpha/sqrt(rank) instead of alpha/rank
   bool dora = false;
   bool bias = false;  ///< PEFT's lora_bias: B adds a bias of its own to linear layers and convolutions that have one
+  BaseBias base_bias = BaseBias::none;
   LoraInit init = LoraInit::kaiming;
   std::int64_t pissa_iterations = -1;    ///< of pissa's randomised decomposition; below 0: the exact one
   std::optional<AdaLoraConfig> adalora;  ///< its init_r is the rank then, for every layer
@@ -79,9 +84,11 @@ struct Lora {
   LoraConfig config;
   nn::UnitId unit = -1;  ///< the fused unit "adapters" that holds every A, B and magnitude
   std::vector<LoraLayer> layers;
-  std::vector<nn::Param> saved;  ///< modules_to_save's weights
-  std::int64_t empty = 0;        ///< layers of an AdaLoRA that was read which have no triplet left, and no parameters
+  std::vector<nn::Param> saved;    ///< base weights in its file: modules_to_save, and biases that train
+  std::vector<std::string> empty;  ///< layers of an AdaLoRA that was read which have no triplet left, nor parameters
 };
+/// Full names of the adapted layers, the empty ones last.
+std::vector<std::string> layer_names(const Lora& lora);
 
 /// Appends the unit "adapters" to the layout, puts an adapter on every matching layer, marks its weights trainable and
 /// the layers' units adapted. Call it after the model is built. A magnitude's own initial value is one: set it to

@@ -22,7 +22,7 @@ std::string peft_config_json(const Lora& lora, const std::string& base_model);
 
 /// PEFT's adapter_config.json, without its targets: which layers are adapted is read from the adapter's own tensors.
 /// Throws RequestError naming the key: another kind of adapter, or an option that changes the mathematics and is not
-/// supported (`bias`, target_parameters, fan_in_fan_out, an initialisation that changed the base, …).
+/// supported (target_parameters, fan_in_fan_out, an initialisation that changed the base, …).
 LoraConfig lora_config_from_json(const JsonView& json);
 
 }  // namespace tessera::adapt

@@ -19,8 +19,9 @@ struct PeftFolder {
   LoraConfig config;      ///< targets are the adapted layers' full names; rank and alpha of each in `layers`
   io::SourcePtr weights;  ///< "<layer>.lora_A.default.weight" [r, in], "….lora_B.default.weight" [out, r], with DoRA
                           ///< "….lora_magnitude_vector.default.weight" [out], with lora_bias "….lora_B.default.bias"
-  io::SourcePtr replaced;                  ///< base weights in the place of the model's own; null when there are none
-  std::vector<std::string> trained_whole;  ///< of these, modules_to_save's
+  io::SourcePtr replaced;                    ///< base weights in the place of the model's own; null when there are none
+  std::vector<std::string> trained_whole;    ///< of these, those of modules_to_save and, with `bias`, biases
+  std::vector<std::string> modules_to_save;  ///< as adapter_config.json names them
   /// (name of a tensor here, name in the adapter's file)
   std::vector<std::pair<std::string, std::string>> file_names;
 };
@@ -32,9 +33,11 @@ using Rename = std::function<std::optional<std::string>(const std::string&)>;
 /// its magnitude), a rank that is not the configured one.
 PeftFolder open_peft_folder(const std::filesystem::path& folder, const Rename& rename);
 
-/// Throws RequestError in one line when a matrix has not the shape that its layer in the layout takes: an adapter for
-/// another base.
-void check_fits(const PeftFolder& adapter, const Lora& lora, const std::filesystem::path& folder);
+/// Puts the folder's adapter on the layout, for weights that come from it: `config` is adapter.config, or that with
+/// what a training may change. Throws RequestError in one line for an adapter for another base: a layer that the layout
+/// lacks, or that takes matrices of other shapes.
+Lora attach_lora(nn::ModelLayout& layout, const PeftFolder& adapter, const LoraConfig& config,
+                 const std::filesystem::path& folder);
 
 /// The weights that the adapter is for: `base`, or, where it began in them (PiSSA, OLoRA), what they have left.
 io::SourcePtr adapted_base(io::SourcePtr base, const PeftFolder& adapter);

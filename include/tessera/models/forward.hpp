@@ -80,7 +80,7 @@ class ForwardModel {
  private:
   virtual Result compute(const TensorMap& inputs, nn::UnitRunner& runner) const = 0;
   void attach_adapters(const ForwardRequest& request);
-  void attach_lora(const adapt::PeftFolder& adapter);
+  void attach_lora(const adapt::PeftFolder& adapter, const std::filesystem::path& folder);
   void attach_prefix(const std::filesystem::path& folder);
   void mark(const ForwardRequest& request);
   virtual bool trained_by_recipe(const nn::ParamState& param) const;

@@ -1,6 +1,6 @@
 """Goldens of the LoRA family by PEFT: patterns of targets, ranks and alphas, layer indices, DoRA, modules_to_save,
-PiSSA, OLoRA, embeddings, lora_bias. `lora_clip_conv` is an adapter for clip_28px with its patch embedding, and its outputs there; `lora_llava` one for
-llava_hf_llama, whose modules' names in PEFT's file are not those of transformers' files.
+PiSSA, OLoRA, embeddings, lora_bias, the base's biases. `lora_clip_conv` is an adapter for clip_28px with its patch
+embedding, and its outputs there; `lora_llava` one for llava_hf_llama, whose modules' names in PEFT's file are not those of transformers' files.
 
 See peft_common.py. Gradients are those of the adapter's own tensors alone; a few steps of training follow.
 """
@@ -48,6 +48,8 @@ CASES = {
 }
 LORA_BIAS = (Qwen2Config, Qwen2ForCausalLM,
              dict(r=2, lora_alpha=5, lora_bias=True, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
+BASE_BIAS = (Qwen2Config, Qwen2ForCausalLM,
+             dict(r=3, lora_alpha=4, bias="all", target_modules=["q_proj", "down_proj"], modules_to_save=["k_proj"]))
 
 
 def change(name, p, noise):
@@ -113,3 +115,4 @@ for seed, (name, case) in enumerate(CASES.items()):
 make_clip("lora_clip_conv", 180)
 make(len(CASES), "lora_bias", *LORA_BIAS)
 make_llava("lora_llava", 190)
+make(len(CASES) + 1, "lora_base_bias", *BASE_BIAS)

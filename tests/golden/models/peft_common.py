@@ -38,7 +38,8 @@ def disturb(model, seed, change):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for n, p in sorted(model.named_parameters(), key=lambda item: item[0]):
-            if "lora_" in n or "modules_to_save" in n or "prompt_encoder" in n:
+            of_bias = n.endswith("bias") and p.requires_grad
+            if "lora_" in n or "modules_to_save" in n or "prompt_encoder" in n or of_bias:
                 change(n, p, torch.randn(p.shape, generator=generator))
 
 
@@ -46,7 +47,9 @@ def file_name(name):
     """PEFT's name in adapter_model.safetensors of a parameter of the wrapped model."""
     if name.endswith("lora_magnitude_vector.default.weight"):
         return name.removesuffix(".default.weight")
-    return name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".").replace(".default", "")
+    if not name.endswith(".bias"):  # which PEFT saves as it is named
+        name = name.replace(".base_layer.", ".")
+    return name.replace(".modules_to_save.default.", ".").replace(".default", "")
 
 
 def trained(model):

@@ -183,16 +183,20 @@ void apply(const AdapterFlags& f, adapt::LoraConfig& c, std::int64_t steps) {
   c.rslora = f.use_rslora;
   c.dora = f.use_dora;
   c.bias = f.lora_bias == "true";
+  c.base_bias = f.lora_bias == "all"         ? adapt::BaseBias::all
+                : f.lora_bias == "lora_only" ? adapt::BaseBias::lora_only
+                                             : adapt::BaseBias::none;
   set_init(f.init_lora_weights, c);
   c.modules_to_save = names(f.modules_to_save);
   c.adalora = adalora_of(f, steps);
 }
 
-std::int64_t mark_biases(const AdapterFlags& f, const nn::ModelLayout& layout, const adapt::Lora& lora) {
+std::int64_t mark_biases(const AdapterFlags& f, const nn::ModelLayout& layout, adapt::Lora& lora) {
   std::int64_t marked = 0;
   const auto mark = [&](const nn::Param& bias) {
     bias->trainable = true;
     ++marked;
+    if (std::find(lora.saved.begin(), lora.saved.end(), bias) == lora.saved.end()) lora.saved.push_back(bias);
   };
   if (f.lora_bias == "all") {
     for (const auto& p : layout.params()) {

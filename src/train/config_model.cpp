@@ -68,6 +68,10 @@ void bind_llava(Options& o, TrainConfig& c) {
 
 void bind_trained_parts(Options& o, TrainConfig& c) {
   const OptionInfo trained{.group = "What trains"};
+  o.add("adapter", &c.adapters,
+        "PEFT folder of a LoRA or its kin, of a prefix, or one of each, that the training starts from: its "
+        "adapter_config.json stands for the flags of adapters, and other trained weights beside it are loaded too",
+        trained);
   o.add(
       "train_scope", &c.train_scope,
       "lisa: LoRA, embed_tokens, lm_head, text_hidden_fcs and the mask decoder; lora: LoRA and modules_to_save alone; "
@@ -134,7 +138,7 @@ void check_trained(const TrainConfig& c) {
     if (c.train_scope == "lora" && c.adapter.num_virtual_tokens == 0)
       throw RequestError("--train_scope lora needs --lora_r or --num_virtual_tokens above 0");
   }
-  if (c.lora_r > 0 && c.lora_target_modules.empty() && c.adapter.target_modules.empty()) {
+  if (c.lora_r > 0 && c.lora_target_modules.empty() && c.adapter.target_modules.empty() && c.adapters.empty()) {
     throw RequestError("--lora_target_modules is empty while --lora_r is {}", c.lora_r);
   }
 }

@@ -245,9 +245,9 @@ std::string adapter_config(const LoadedModel& model, const adapt::Lora& lora, co
   for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform"}) json[key] = nullptr;
   auto ranks = nlohmann::json::object();
   auto alphas = nlohmann::json::object();
-  for (const auto& layer : lora.layers) {
-    const auto name = module_name(model, layer.target->name);
-    const auto own = config.layer(layer.target->name);
+  for (const auto& layer : adapt::layer_names(lora)) {
+    const auto name = module_name(model, layer);
+    const auto own = config.layer(layer);
     json["target_modules"].push_back(name);
     if (config.adalora) continue;
     if (own.rank != config.rank) ranks[name] = own.rank;
@@ -267,12 +267,27 @@ std::string adapter_config(const LoadedModel& model, const adapt::Lora& lora, co
 
 }  // namespace
 
+namespace {
+
+// PEFT's name in the adapter's file; a bias that trains under an adapter is its layer's.
+std::string peft_name(const LoadedModel& model, const nn::ParamState& p) {
+  constexpr std::string_view kBias = ".bias";
+  auto name = adapt::peft_file_name(module_name(model, p.name));
+  const auto& layers = model.lora->layers;
+  const bool adapted = std::any_of(layers.begin(), layers.end(),
+                                   [&](const adapt::LoraLayer& layer) { return layer.target->bias.get() == &p; });
+  if (adapted) name.insert(name.size() - kBias.size(), ".base_layer");
+  return name;
+}
+
+}  // namespace
+
 void export_adapter(LoadedModel& model, const std::string& base_model, const fs::path& dir,
                     const std::string& precision) {
   export_safetensors(
       model, dir / "adapter_model.safetensors",
       [&](const nn::ParamState& p) { return is_lora(model, p) || is_saved_with_adapter(model, p); },
-      [&](const nn::ParamState& p) { return adapt::peft_file_name(module_name(model, p.name)); });
+      [&](const nn::ParamState& p) { return peft_name(model, p); });
   comm::on_rank_zero(model.engine->control(), [&] {
     const adapt::Lora lora = model.start ? adapt::converted(*model.lora) : *model.lora;
     write_file(dir / "adapter_config.json", adapter_config(model, lora, base_model));
@@ -299,7 +314,8 @@ void export_prefix(LoadedModel& model, const std::string& base_model, const fs::
 
 void export_other_trained(LoadedModel& model, const fs::path& dir) {
   auto wanted = [&](const nn::ParamState& p) {
-    return p.trainable && !is_adapter(model, p) && !is_saved_with_adapter(model, p);
+    const bool other = p.trainable || model.carried.contains(&p);
+    return other && !is_adapter(model, p) && !is_saved_with_adapter(model, p);
   };
   if (units_where(*model.layout, wanted).empty()) return;
   const auto peft_name = [&](const nn::ParamState& p) { return adapt::peft_file_name(module_name(model, p.name)); };

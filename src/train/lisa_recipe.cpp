@@ -2,6 +2,7 @@
 #include "tessera/adapt/trainable.hpp"
 #include "tessera/data/frozen_towers.hpp"
 #include "tessera/models/lisa_folder.hpp"
+#include "tessera/models/llava_folder.hpp"
 #include "train/recipes.hpp"
 
 namespace tessera::train {
@@ -29,6 +30,10 @@ class LisaRecipe final : public Recipe {
   void build(nn::ModelLayout& layout) override { model_.emplace(layout, folder_.lisa); }
   text::Tokenizer load_tokenizer() const override { return models::load_lisa_tokenizer(folder_); }
   io::SourcePtr open_weights() const override { return models::open_lisa_weights(folder_); }
+  std::optional<std::string> layout_name(const std::string& name) const override {
+    const auto& fastvit = folder_.lisa.tower.fastvit;
+    return models::llava_layout_name(name, folder_.lisa.language.base(), fastvit ? &*fastvit : nullptr);
+  }
   bool may_be_new(const nn::ParamState& p) const override { return models::may_be_new(folder_, p); }
 
   std::optional<adapt::LoraConfig> adapters(const nn::ModelLayout&) const override {

@@ -103,6 +103,9 @@ class LlavaRecipe final : public Recipe {
   void build(nn::ModelLayout& layout) override { model_.emplace(layout, folder_.llava); }
   text::Tokenizer load_tokenizer() const override { return text::load_tokenizer(folder_.folder); }
   io::SourcePtr open_weights() const override { return weights_; }
+  std::optional<std::string> layout_name(const std::string& name) const override {
+    return models::llava_layout_name(name, folder_.llava);
+  }
   bool may_be_new(const nn::ParamState& p) const override {
     return has(p.name, ".lora_") || p.name.ends_with(kNewline) ||
            (has(p.name, kProjector) && config_.pretrain_mm_mlp_adapter.empty());

@@ -5,6 +5,7 @@
 
 #include "dora_start.hpp"
 #include "tessera/adapt/base_start.hpp"
+#include "tessera/adapt/tied_head.hpp"
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/progress.hpp"
@@ -12,6 +13,7 @@
 #include "tessera/models/llava_folder.hpp"
 #include "tessera/models/local_weights.hpp"
 #include "tessera/models/vocabulary.hpp"
+#include "tessera/train/adapter_start.hpp"
 #include "tessera/train/machine.hpp"
 
 namespace tessera::train {
@@ -27,9 +29,38 @@ bool contains(const std::string& name, std::string_view part) {
   return name.find(part) != std::string::npos;
 }
 
-void settle_what_trains(LoadedModel& m, const TrainConfig& config, const Log& log) {
-  if (const auto lora = m.recipe->adapters(*m.layout)) m.lora = adapt::attach_lora(*m.layout, *lora);
+// New ones, or those that the training starts from.
+void attach_adapters(LoadedModel& m, const TrainConfig& config, const AdapterStart& start) {
+  if (const auto lora = m.recipe->adapters(*m.layout)) {
+    m.lora = start.lora ? adapt::attach_lora(*m.layout, *start.lora,
+                                             started_config(*start.lora, config, *lora, *m.layout), start.lora->path)
+                        : adapt::attach_lora(*m.layout, *lora);
+  }
   if (const auto prefix = prefix_of(config.adapter)) m.prefix = adapt::attach_prefix(*m.layout, *prefix);
+  if (start.prefix) adapt::check_fits(*start.prefix, m.prefix.value(), start.prefix->path);
+}
+
+// PEFT parts a head from the embedding that it is; here the two are one weight while they train.
+void check_tied_head(const LoadedModel& m, const TrainConfig& config, const AdapterStart& start) {
+  if (!m.lora || m.layout->find("lm_head.weight") != nullptr) return;
+  if (start.lora && adapt::parts_head({start.lora->path}))
+    throw RequestError(
+        "--adapter {}: it changes the embedding or the head, which are one in {}; train on from the model that "
+        "`tessera merge` makes of it",
+        start.lora->path.string(), config.version);
+  const auto on_embedding = std::any_of(m.lora->layers.begin(), m.lora->layers.end(), [](const auto& layer) {
+    return layer.target->kind == nn::LayerKind::embedding && layer.target->name.ends_with("embed_tokens");
+  });
+  if (on_embedding && config.export_merged)
+    throw RequestError(
+        "LoRA on embed_tokens would change the head of {} too once it is merged, for they are one: pass "
+        "--export_merged false, and let `tessera merge` part them",
+        config.version);
+}
+
+void settle_what_trains(LoadedModel& m, const TrainConfig& config, const AdapterStart& start, const Log& log) {
+  attach_adapters(m, config, start);
+  check_tied_head(m, config, start);
   m.recipe->mark_trained(*m.layout);
   if (m.lora) {
     for (const auto& p : m.lora->saved) p->trainable = !p->buffer;
@@ -39,6 +70,11 @@ void settle_what_trains(LoadedModel& m, const TrainConfig& config, const Log& lo
   }
   for (const auto& p : m.layout->params()) {
     if (p->trainable && contains(p->name, kClip)) m.vision_tower_trained = true;
+  }
+  if (!start.lora || !start.lora->replaced) return;
+  for (const auto& tensor : start.lora->replaced->tensors()) {
+    const auto param = m.layout->find(tensor.name);
+    if (param && !param->trainable) m.carried.insert(param.get());
   }
 }
 
@@ -188,6 +224,9 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
   machine.rates = measure_rates(fabric, device, compute_type(config.precision));
   machine.memory = measure_memory(fabric, device);  // after what the probe has drawn in
   std::optional<LoadedModel> loaded;
+  AdapterStart start;
+  io::SourcePtr weights;
+  std::shared_ptr<adapt::StartedSource> begun;  // of adapters that begin in the base
   comm::on_every_rank(*fabric.control, [&] {
     auto recipe = make_recipe(config);
     auto tokenizer = recipe->load_tokenizer();
@@ -196,6 +235,7 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
                                .layout = std::make_unique<nn::ModelLayout>(),
                                .lora = {},
                                .prefix = {},
+                               .carried = {},
                                .start = {},
                                .engine = nullptr,
                                .plan = {}});
@@ -203,22 +243,29 @@ LoadedModel load_model(const TrainConfig& config, const comm::Fabric& fabric, c1
     own.build(*loaded->layout);
     loaded->vision_tower_on_disk = !own.tower_folder().empty() && io::find_weights(own.tower_folder()) &&
                                    !models::has_tower_inside(own.exported_config());
-    if (for_training) settle_what_trains(*loaded, config, log);
-    auto weights = with_added_rows(own.open_weights(), *loaded->layout, config, seed, log);
+    if (for_training) {
+      start = open_adapters(config, [&own](const std::string& name) { return own.layout_name(name); });
+      settle_what_trains(*loaded, config, start, log);
+    }
+    weights = with_added_rows(start.over_base(own.open_weights()), *loaded->layout, config, seed, log);
     loaded->plan = plan_engine(*loaded, config, fabric, device, machine, for_training,
                                micro_batch ? micro_batch(*loaded) : one_picture(own.input_spec(0)), *weights);
     report_quantized(loaded->plan.engine.quantization, config, log);
     for (const auto& line : loaded->plan.why) log.info("plan: {}", line);
     loaded->engine = std::make_unique<shard::Engine>(*loaded->layout, fabric, loaded->plan.engine);
     if (loaded->lora && loaded->lora->config.starts_in_base()) {
-      loaded->start = adapt::started_source(weights, adapt::base_start(*loaded->lora, seed), true);
-      weights = loaded->start;
+      begun = adapt::started_source(weights, adapt::base_start(*loaded->lora, seed), true);
+      weights = loaded->start = begun;
     }
-    report(loaded->engine->load(*weights, policy_of(own, *loaded->layout, config, seed, fabric.rank())),
-           *loaded->layout, fabric.rank(), log);
+    weights = start.over(weights);
+  });
+  if (begun) begun->share(*fabric.control);
+  comm::on_every_rank(*fabric.control, [&] {
+    const auto policy = policy_of(*loaded->recipe, *loaded->layout, config, seed, fabric.rank());
+    report(loaded->engine->load(*weights, policy), *loaded->layout, fabric.rank(), log);
   });
   loaded->engine->settle();
-  if (loaded->lora) start_magnitudes(*loaded->engine, *loaded->lora);
+  if (loaded->lora && !start.lora) start_magnitudes(*loaded->engine, *loaded->lora);
   if (for_training) loaded->frozen_digest = loaded->engine->frozen_digest();
   return std::move(*loaded);
 }

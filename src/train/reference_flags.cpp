@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tessera/core/error.hpp"
+#include "tessera/train/adapter_start.hpp"
 #include "train/config_parts.hpp"
 #include "train/deepspeed_file.hpp"
 
@@ -26,6 +27,7 @@ constexpr std::array kOtherNames = std::to_array<Pair>({
     {"cache_dir", "hub_dir"},
     {"resume_from_checkpoint", "resume"},
     {"eval_strategy", "evaluation_strategy"},
+    {"lora_weight_path", "adapter"},
 });
 
 constexpr std::string_view kPrepared = "the shards hold what `tessera prepare` made with this flag";
@@ -71,7 +73,6 @@ constexpr std::array kIgnored = std::to_array<Ignored>({
     {"image_crop_resolution", kUnread},
     {"image_split_resolution", kUnread},
     {"hd", kUnread},
-    {"lora_weight_path", kUnread},
     {"mpt_attn_impl", "there is one attention, whose results are those of every setting", "triton"},
     {"remove_unused_columns", "shards hold what a step needs and nothing else"},
     // transformers
@@ -186,6 +187,7 @@ std::vector<std::string> settle(TrainConfig& c, const Options& options) {
   if (c.resume == "True" || c.resume == "true") c.resume = "auto";  // transformers takes a flag as well as a folder
   const bool own_lengths = options.given("epochs") || options.given("steps_per_epoch");
   if (own_lengths && !options.given("num_train_epochs")) c.num_train_epochs.reset();
+  settle_adapters(c, [&options](std::string_view flag) { return options.given(flag); });
   settle_precision(c, options);
   settle_strategies(c, options);
   const std::string deepspeed = take(c.reference.deepspeed);

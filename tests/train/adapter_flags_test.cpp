@@ -46,9 +46,10 @@ TEST(AdapterFlags, BiasesOfTheBaseTrainByTheirKind) {
       nn::Linear(scope, name, 8, 8, true);
     auto config = config_of({"--target_modules", "q_proj", "--lora_bias", kind});
     config.rank = 2;
-    const auto lora = adapt::attach_lora(layout, config);
+    auto lora = adapt::attach_lora(layout, config);
     const auto marked = mark_biases(parsed({"--lora_bias", kind}), layout, lora);
     EXPECT_EQ(marked, static_cast<std::int64_t>(wanted.size())) << kind;
+    EXPECT_EQ(lora.saved.size(), wanted.size()) << "they are in the adapter's file";
     Names found;
     for (const auto& p : layout.params()) {
       if (p->trainable && p->unit != lora.unit) found.push_back(p->name);

@@ -1,7 +1,7 @@
 """LLaVA's stages by `tessera train --recipe llava` beside the same in PyTorch: transformers' LLaMA and CLIP, a projector
 of torch.nn, PEFT, torch's AdamW under transformers' linear schedule. Stage one trains the projector alone, stage two
-everything but the tower or LoRA; every step's loss is compared, on one rank and on several, and what is written opens
-there. Every optimiser and every schedule has a curve of its own, on one rank and on three; 8-bit moments have theirs in
+everything but the tower or LoRA, a new one or one that was saved; every step's loss is compared, on one rank and on
+several, and what is written opens there. Every optimiser and every schedule has a curve of its own, on one rank and on three; 8-bit moments have theirs in
 tests/shard/optimizer_golden_test.cpp.
 """
 
@@ -282,6 +282,80 @@ def stage_two_lora(root, samples, projector):
     assert set(others) == {f"base_model.model.model.mm_projector.{k}" for k in reference.projector.state_dict()}
 
 
+def from_an_adapter(root, samples, projector):
+    """A stage that starts from an adapter: one that PEFT wrote, as PeftModel.from_pretrained(is_trainable=True) goes on
+    from it, and one of a run here with the projector beside it."""
+    torch.manual_seed(5)
+    flags = ["--lr", 1e-2, "--mm_projector_lr", 2e-3, "--pretrain_mm_mlp_adapter", projector]
+    settings = LoraConfig(r=3, lora_alpha=7, lora_dropout=0.0, use_rslora=True, init_lora_weights=False,
+                          target_modules=["q_proj", "v_proj", "down_proj"], rank_pattern={"1.self_attn.q_proj": 2},
+                          modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    first = get_peft_model(LlamaForCausalLM.from_pretrained(root / "base"), settings)
+    with torch.no_grad():
+        first.get_output_embeddings().weight.mul_(1.1)
+    first.save_pretrained(root / "by_peft")
+    first.save_pretrained(root / "by_peft_bin", safe_serialization=False)
+    reference = Reference(root, projector)
+    reference.language = PeftModel.from_pretrained(reference.language, root / "by_peft", is_trainable=True)
+    trained = [(k, p) for k, p in reference.language.named_parameters() if p.requires_grad]
+    trained += [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+    want = reference.train(samples, trained, 1e-2, {"mm_projector": 2e-3})
+    for ranks, saved, flag in ((1, "by_peft", "--adapter"), (3, "by_peft_bin", "--lora_weight_path")):
+        folder, losses = train(root, f"from_{saved}", ranks, *flags, flag, root / saved)
+        near(losses, want, f"LoRA from PEFT's adapter, {ranks} ranks")
+    # What was written goes on here and in PEFT alike.
+    reference.language = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(root / "base"), folder / "adapter",
+                                                   is_trainable=True)
+    others = torch.load(folder / "adapter" / "non_lora_trainables.bin", weights_only=True)
+    reference.projector.load_state_dict({k.split("mm_projector.")[1]: v for k, v in others.items()})
+    trained = [(k, p) for k, p in reference.language.named_parameters() if p.requires_grad]
+    want = reference.train(samples, trained, 1e-2)
+    go_on = ["--adapter", folder / "adapter", "--freeze_mm_mlp_adapter", "--lr", 1e-2]
+    for ranks in (1, 3):
+        folder, losses = train(root, f"gone_on_{ranks}", ranks, *go_on)
+        near(losses, want, f"LoRA from that run's adapter, the projector frozen, {ranks} ranks")
+    # The frozen projector is the adapter's own, so it is left with it.
+    kept = torch.load(folder / "adapter" / "non_lora_trainables.bin", weights_only=True)
+    assert set(kept) == set(others) and all(torch.equal(kept[k], others[k]) for k in kept)
+    from_pissa(root, samples, projector)
+    refused_adapters(root, projector)
+
+
+def from_pissa(root, samples, projector):
+    """PEFT's file of such an adapter is for what the decomposition left of the base; what is written here is for the base."""
+    reference = Reference(root, projector)
+    reference.language = get_peft_model(reference.language, LoraConfig(
+        r=3, lora_alpha=6, lora_dropout=0.0, init_lora_weights="pissa", target_modules=["q_proj", "down_proj"]))
+    with torch.no_grad():
+        for name, parameter in reference.language.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        want = reference.loss(samples).item()
+    reference.language.save_pretrained(root / "pissa")
+    for ranks in (1, 3):
+        folder, losses = train(root, f"from_pissa_{ranks}", ranks, "--adapter", root / "pissa", "--lr", 0, "--max_steps", 1,
+                               "--pretrain_mm_mlp_adapter", projector)
+        assert abs(losses[0] - want) < 1e-4 * want, (losses, want)
+    reference.language = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(root / "base"), folder / "adapter")
+    with torch.no_grad():
+        assert abs(reference.loss(samples).item() - want) < 1e-4 * want
+    assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["r"] == 6
+
+
+def refused_adapters(root, projector):
+    for wrong, words in [(["--adapter", root / "clip"], ["adapter_config.json"]),
+                         (["--adapter", root / "by_peft", "--lora_r", 4], ["--lora_r 4", "by_peft", "has 3"]),
+                         (["--adapter", root / "by_peft", "--use_dora"], ["--use_dora true", "by_peft"]),
+                         (["--adapter", root / "by_peft", "--target_modules", "q_proj"], ["--target_modules", "by_peft"]),
+                         (["--adapter", root / "by_peft", root / "by_peft_bin"], ["two adapters"]),
+                         (["--adapter", root / "by_peft", "--lora_enable", "false"], ["--lora_enable false", "by_peft"])]:
+        done = run(2, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
+                   root / "shards", "--mm_projector_type", "mlp2x_gelu", "--pretrain_mm_mlp_adapter", projector,
+                   "--log_base_dir", root / "refused", *wrong)
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        assert done.returncode == 2 and len(lines) == 1 and all(w in lines[0] for w in words), (wrong, done.stderr)
+
+
 def configuration_files(root):
     """launch/llava_*.toml at toy size: stage one, then LoRA from its projector, on two ranks, through a kill."""
     here = ["--version", root / "base", "--vision_tower", root / "clip", "--shards", root / "shards", "--precision",
@@ -344,6 +418,7 @@ with tempfile.TemporaryDirectory() as name:
     optimisers_and_schedules(root, samples)
     stage_two(root, samples, projector)
     stage_two_lora(root, samples, projector)
+    from_an_adapter(root, samples, projector)
     smoothed_labels(root, samples, projector)
     noise_on_embeddings(root, projector)
     best_at_the_end(root, projector)

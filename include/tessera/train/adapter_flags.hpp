@@ -45,9 +45,9 @@ void bind(Options& options, AdapterFlags& flags, const std::string& group);
 /// pattern without '=', what is no number, an AdaLoRA's flag without --peft_type adalora.
 void apply(const AdapterFlags& flags, adapt::LoraConfig& config, std::int64_t steps = 0);
 
-/// With --lora_bias all the biases of the language model train, with lora_only those of the adapted layers: marks them.
-/// Returns how many.
-std::int64_t mark_biases(const AdapterFlags& flags, const nn::ModelLayout& layout, const adapt::Lora& lora);
+/// With --lora_bias all the biases of the language model train, with lora_only those of the adapted layers: marks them
+/// and puts them among those that are saved with the adapter. Returns how many.
+std::int64_t mark_biases(const AdapterFlags& flags, const nn::ModelLayout& layout, adapt::Lora& lora);
 
 /// The prefix that is asked for; nothing without --num_virtual_tokens. Throws RequestError for its other flags then.
 std::optional<adapt::PrefixConfig> prefix_of(const AdapterFlags& flags);

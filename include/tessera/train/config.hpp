@@ -54,6 +54,7 @@ struct TrainConfig {
   double mm_projector_lr = 0;                    ///< 0: lr
   double mm_vision_tower_lr = 0;                 ///< 0: lr
   // what trains
+  std::vector<std::string> adapters;  ///< PEFT folders that the training starts from: LoRA's, a prefix's, or both
   std::string train_scope = "lisa";
   std::int64_t lora_r = 8;
   double lora_alpha = 16;

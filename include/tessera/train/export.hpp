@@ -10,13 +10,15 @@
 
 namespace tessera::train {
 
-/// `dir/adapter_config.json`, `dir/adapter_model.safetensors` (modules_to_save's weights are in it), and the model's
-/// `dir/config.json`, which LLaVA's loader looks for beside an adapter; `precision` is what it says of the weights.
-/// Over a LLaVA in transformers' form the adapter has the names of transformers' modules, for PEFT over its class.
+/// `dir/adapter_config.json`, `dir/adapter_model.safetensors` (modules_to_save's weights and --lora_bias's biases are
+/// in it), and the model's `dir/config.json`, which LLaVA's loader looks for beside an adapter; `precision` is what it
+/// says of the weights. Over a LLaVA in transformers' form the adapter has the names of transformers' modules, for PEFT
+/// over its class.
 void export_adapter(LoadedModel& model, const std::string& base_model, const std::filesystem::path& dir,
                     const std::string& precision);
 
-/// Trained weights that are not in the adapter's file, fp32: with LoRA `dir/non_lora_trainables.bin` as LLaVA's trainer
+/// Trained weights that are not in the adapter's file, and what came with the adapter that the training started from,
+/// fp32: with LoRA `dir/non_lora_trainables.bin` as LLaVA's trainer
 /// writes it beside the adapter, under PEFT's names (from 3.9 GiB on as safetensors); without LoRA
 /// `dir/non_lora_trainables.safetensors`, under the model's own.
 void export_other_trained(LoadedModel& model, const std::filesystem::path& dir);

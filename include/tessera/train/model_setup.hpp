@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "tessera/adapt/lora.hpp"
@@ -26,6 +27,8 @@ struct LoadedModel {
   std::unique_ptr<nn::ModelLayout> layout;
   std::optional<adapt::Lora> lora;
   std::optional<adapt::Prefix> prefix;
+  /// Frozen weights that came from the folder of the adapter that the training starts from, and belong to it.
+  std::set<const nn::ParamState*> carried;
   io::SourcePtr start;  ///< of adapters that begin in the base weights (PiSSA, OLoRA), with their matrices; else null
   std::unique_ptr<shard::Engine> engine;
   std::uint64_t frozen_digest = 0;

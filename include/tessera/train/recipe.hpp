@@ -50,6 +50,9 @@ class Recipe {
   virtual text::Tokenizer load_tokenizer() const = 0;
   /// All weights under the layout's names.
   virtual io::SourcePtr open_weights() const = 0;
+  /// The layout's name for a base weight that other programs' files name, an adapter's for one; nothing: not part of
+  /// it.
+  virtual std::optional<std::string> layout_name(const std::string& name) const = 0;
   /// Weights that the files of a base need not hold and that are then drawn.
   virtual bool may_be_new(const nn::ParamState& param) const = 0;
   /// The layers that get adapters; nothing: none do.

@@ -69,6 +69,7 @@ class Toy:
         for kind in ("lisa", "llava"):
             done = self.run("prepare", kind, [])
             shutil.copytree(done.folder, root / f"shards-{kind}")
+        shutil.copytree(self.run("train", "lisa", []).folder / "adapter", root / "adapter")
 
     def model(self, name, config):
         folder = self.root / name

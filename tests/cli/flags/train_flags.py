@@ -60,6 +60,7 @@ LLAVA = {
 ADALORA = ("--peft_type", "adalora", "--init_r", "4", "--target_r", "2")
 FLAGS = ("train_test", "tests/train/adapter_flags_test.cpp")
 TRAINED = {
+    "adapter": Curve("--adapter", "{root}/adapter"),
     "train_scope": trained("--train_scope", "full", base=["--lora_r", "0"]),
     "lora_r": trained("--lora_r", "2"),
     "lora_alpha": Curve("--lora_alpha", "64"),
@@ -218,6 +219,7 @@ OTHER_NAMES = {
     "cache_dir": "hub",
     "resume_from_checkpoint": "auto",
     "eval_strategy": "no",
+    "lora_weight_path": "{root}/adapter",
     "per_device_train_batch_size": "1",
     "gradient_accumulation_steps": "4",
     "dataloader_num_workers": "2",

@@ -3,9 +3,9 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/file.hpp"
 
 namespace tessera::detail {
 namespace {
@@ -55,14 +55,20 @@ RawValue to_raw(const toml::node& node, std::string place) {
   return raw;
 }
 
+std::string text_of(const std::string& path) {
+  try {
+    return read_file(path);
+  } catch (const RequestError& error) {
+    throw RequestError("--config: {}", error.what());
+  }
+}
+
 }  // namespace
 
 std::vector<ConfigEntry> read_config(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw RequestError("--config: cannot read '{}'", path);
   toml::table table;
   try {
-    table = toml::parse(in, path);
+    table = toml::parse(text_of(path), path);
   } catch (const toml::parse_error& error) {
     throw RequestError("--config: {}:{}: {}", path, error.source().begin.line, error.description());
   }

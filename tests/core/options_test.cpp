@@ -228,6 +228,7 @@ TEST(Options, NamesFileAndLineOfABadConfig) {
             "c.toml:1: train: tables are not used here; all keys stand at the top level");
   EXPECT_EQ(message("lr = 1\nsteps = = 3\n").substr(0, 9), "c.toml:2:");
   EXPECT_NE(parse_message({"--config", (dir / "none.toml").string()}).find("none.toml"), std::string::npos);
+  EXPECT_NE(parse_message({"--config", dir.path().string()}).find("directory"), std::string::npos);
 }
 
 TEST(Options, DumpsWhatIsInForceSoThatItReadsBack) {

@@ -8,7 +8,7 @@ namespace tessera::train {
 
 void RunLog::open(const std::filesystem::path& folder, std::int64_t step) {
   metrics_.emplace(folder / "metrics.jsonl", step);
-  events_.emplace(folder);
+  events_.emplace(folder, step);
 }
 
 void RunLog::start(std::int64_t step) {

@@ -76,7 +76,7 @@ std::uint32_t crc32c(std::string_view bytes) noexcept {
   return crc ^ 0xffffffffU;
 }
 
-TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& dir) {
+TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& dir, std::int64_t done) {
   std::filesystem::create_directories(dir);
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
@@ -85,6 +85,10 @@ TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& dir) {
   if (file_ < 0) throw RunError("cannot create {}: {}", path_.string(), std::strerror(errno));
   std::string event = event_head(0);
   put_bytes(event, 3, "brain.Event:2");
+  append(event);
+  const std::string start{key(1, 0), 1};  // status START, from this step on
+  event = event_head(done + 1);
+  put_bytes(event, 7, start);
   append(event);
 }
 

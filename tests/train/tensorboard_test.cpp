@@ -32,7 +32,7 @@ TEST(TensorBoard, RecordsAreFramedByLengthAndChecksums) {
     ++records;
   }
   EXPECT_EQ(at, bytes.size());
-  EXPECT_EQ(records, 2);  // the version and one step
+  EXPECT_EQ(records, 3);  // the version, the start and one step
   EXPECT_NE(bytes.find("train/loss"), std::string::npos);
 }
 

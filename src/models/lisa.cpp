@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "lisa_sequence.hpp"
+#include "position_keys.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/models/projector.hpp"
 
@@ -103,6 +104,7 @@ struct HeadResult {
 struct WantedRows {
   at::Tensor seg;           ///< i64 [n]
   NextTokenTargets scored;  ///< of m positions
+  std::int64_t length;      ///< T
   at::Tensor all() const { return scored.positions.defined() ? at::cat({seg, scored.positions}) : seg; }
 };
 
@@ -115,6 +117,7 @@ HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, con
   const bool losses = options.losses;
   const bool full = options.full_logits;
   const bool trace = options.trace;
+  const auto scored_ctx = losses ? keyed_by_position(ctx, scored.positions, wanted.length) : ctx;
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
     nn::Tensors results;
     const at::Tensor normed = language.final_norm(in.at(0));
@@ -126,7 +129,7 @@ HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, con
         results.push_back(
             full ? cross_entropy_sum(logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions),
                                      scored.targets)
-                 : language.head_loss(flat.index_select(0, scored.positions), scored.targets, ctx));
+                 : language.head_loss(flat.index_select(0, scored.positions), scored.targets, scored_ctx));
       }
       if (full) results.push_back(logits);
       if (trace) results.push_back(normed);
@@ -134,7 +137,8 @@ HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, con
     }
     results.push_back(normed.narrow(0, 0, seg.size(0)));
     if (losses) {
-      results.push_back(language.head_loss(normed.narrow(0, seg.size(0), scored.targets.size(0)), scored.targets, ctx));
+      results.push_back(
+          language.head_loss(normed.narrow(0, seg.size(0), scored.targets.size(0)), scored.targets, scored_ctx));
     }
     return results;
   });
@@ -244,12 +248,12 @@ LisaOutputs LisaModel::forward(const LisaBatch& given, nn::UnitRunner& runner, c
   DecodeOptions decoding;
   decoding.trace = options.trace ? &layers : nullptr;
   const WantedRows wanted{flat_positions(plan.seg_positions, sequence.size(1)),
-                          options.losses ? next_token_targets(plan.labels) : NextTokenTargets{}};
+                          options.losses ? next_token_targets(plan.labels) : NextTokenTargets{}, sequence.size(1)};
   if (!options.full_logits && !options.trace) decoding.rows = wanted.all();
   const at::Tensor hidden = p.language->decode(sequence, plan.mask, runner, row_ctx, decoding);
   const HeadResult head = run_head(*p.language, hidden, wanted, runner, row_ctx, options);
   nn::ForwardContext mask_ctx = ctx;
-  mask_ctx.sample_keys.clear();
+  mask_ctx.sample_keys = plan.seg_keys;  // its rows are prompts
   const MaskResult masks =
       run_mask_head(p.mask_head, head.seg_hidden, image_embeddings, plan.seg_counts, runner, mask_ctx);
   fill_masks(out, batch, masks, plan, p.config, options.trace);

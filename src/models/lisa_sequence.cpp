@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/random.hpp"
 
 namespace tessera::models {
 namespace {
@@ -190,6 +191,8 @@ LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, boo
         if (ids[static_cast<std::size_t>(c * length + t + 1)] != config.seg_token_id || config.seg_token_id < 0)
           continue;
         positions.insert(positions.end(), {c, t + patches - 1});
+        if (!batch.sample_keys.empty())
+          plan.seg_keys.push_back(mix_keys(batch.sample_keys.at(static_cast<std::size_t>(c)), t));
         ++count;
       }
     }

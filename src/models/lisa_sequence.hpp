@@ -21,6 +21,7 @@ struct LisaSequence {
   at::Tensor image_of_row;                ///< i64 [C]
   at::Tensor seg_positions;               ///< i64 [n,2]: row, position in the expanded sequence
   std::vector<std::int64_t> seg_counts;   ///< [I]
+  std::vector<std::uint64_t> seg_keys;    ///< [n], by conversation and place in it; none where the batch names none
 };
 
 /// v0's rows in v1's form: the P patch ids of a row that has no -200 become one. All rows must be of one form. Throws

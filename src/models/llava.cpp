@@ -6,6 +6,7 @@
 
 #include "json_fields.hpp"
 #include "llava_sequence.hpp"
+#include "position_keys.hpp"
 #include "tessera/nn/noise.hpp"
 
 namespace tessera::models {
@@ -162,7 +163,7 @@ LlavaSequence LlavaModel::embed(const LlavaBatch& batch, nn::UnitRunner& runner,
                                 double noise_alpha) const {
   const LlavaPlan plan = plan_llava(batch, config_);
   nn::ForwardContext image_ctx = ctx;  // the tower sees images, not rows
-  image_ctx.sample_keys.clear();
+  image_ctx.sample_keys = plan.image_keys;
   LlavaSequence sequence;
   const at::Tensor text = nn::with_embedding_noise(language_->embed(plan.ids, runner), plan.mask.sum({1}), noise_alpha,
                                                    "embed_tokens", ctx);
@@ -190,9 +191,10 @@ LlavaOutputs LlavaModel::forward(const LlavaBatch& batch, nn::UnitRunner& runner
   const at::Tensor hidden = language_->decode(sequence.embeddings, sequence.mask, runner, row_ctx, decoding);
   const LanguageModel& language = *language_;
   const double smoothing = options.label_smoothing;
+  const auto head_ctx = keyed_by_position(row_ctx, scored.positions, sequence.mask.size(1));
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
     if (!full)
-      return nn::Tensors{language.head_loss(language.final_norm(in.at(0)), scored.targets, row_ctx, smoothing)};
+      return nn::Tensors{language.head_loss(language.final_norm(in.at(0)), scored.targets, head_ctx, smoothing)};
     const at::Tensor logits = language.head(language.final_norm(in.at(0)), row_ctx);
     const at::Tensor rows = logits.reshape({-1, logits.size(2)}).index_select(0, scored.positions);
     return nn::Tensors{cross_entropy_sum(rows, scored.targets, smoothing), logits};

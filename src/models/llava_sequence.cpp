@@ -13,6 +13,7 @@
 
 #include "lisa_sequence.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/core/random.hpp"
 
 namespace tessera::models {
 namespace {
@@ -31,6 +32,7 @@ void require(bool good, const std::string& text) {
 struct Row {
   std::vector<std::int64_t> places;
   std::vector<std::int64_t> text;
+  std::size_t first_image = 0, images = 0;  ///< it takes
 };
 
 /// The batch in host memory.
@@ -70,6 +72,8 @@ std::vector<Row> splice_rows(const Host& host, std::int64_t max_length) {
       row.text.resize(row.places.size(), -1);
     }
     if (next == before) take(nullptr);  // a row without a placeholder takes one image and uses none of it
+    row.first_image = before;
+    row.images = next - before;
     if (max_length > 0 && static_cast<std::int64_t>(row.places.size()) > max_length) {
       row.places.resize(static_cast<std::size_t>(max_length));
       row.text.resize(static_cast<std::size_t>(max_length));
@@ -95,6 +99,15 @@ at::Tensor padded(const std::vector<std::vector<std::int64_t>>& rows, std::int64
   return at::tensor(flat, at::TensorOptions().dtype(at::kLong)).view({static_cast<std::int64_t>(rows.size()), length});
 }
 
+/// What the tower sees of row b, `count` images from `first` on, is named: image after image, tile after tile.
+void name_images(LlavaPlan& plan, const LlavaBatch& batch, std::int64_t b, std::size_t first, std::size_t count) {
+  if (batch.sample_keys.empty()) return;
+  std::int64_t views = 0;
+  for (std::size_t i = first; i < first + count; ++i) views += batch.pictures.empty() ? 1 : batch.pictures.at(i).tiles;
+  for (std::int64_t i = 0; i < views; ++i)
+    plan.image_keys.push_back(mix_keys(batch.sample_keys.at(static_cast<std::size_t>(b)), i));
+}
+
 LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaConfig& config) {
   const std::vector<Row> rows = splice_rows(host, batch.max_length > 0 ? batch.max_length : config.max_length);
   std::size_t longest = 0;
@@ -102,7 +115,9 @@ LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaCo
   const auto length = static_cast<std::int64_t>(longest);
   const std::vector<std::int64_t> labels = batch.labels.defined() ? to_host(batch.labels) : std::vector<std::int64_t>{};
   std::vector<std::vector<std::int64_t>> places, kept, scored;
+  LlavaPlan plan;
   for (std::size_t b = 0; b < rows.size(); ++b) {
+    name_images(plan, batch, static_cast<std::int64_t>(b), rows[b].first_image, rows[b].images);
     places.push_back(rows[b].places);
     kept.emplace_back(rows[b].places.size(), 1);
     if (labels.empty()) continue;
@@ -113,7 +128,6 @@ LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaCo
     }
   }
   const at::Device device = batch.input_ids.device();
-  LlavaPlan plan;
   plan.index = padded(places, length, config.pad_left, host.zero_row()).flatten().to(device);
   plan.mask = padded(kept, length, config.pad_left, 0).to(device).to(at::kBool);
   if (batch.labels.defined()) plan.labels = padded(scored, length, config.pad_left, kIgnoreLabel).to(device);
@@ -123,16 +137,20 @@ LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaCo
 /// Placeholders are as many as features, one after another through the batch.
 LlavaPlan plan_expanded(const LlavaBatch& batch, const Host& host, const LlavaConfig& config) {
   std::vector<std::int64_t> places;
-  std::int64_t next = 0;
+  LlavaPlan plan;
+  std::int64_t next = 0, reached = 0;
+  std::size_t picture = 0;
   for (std::int64_t b = 0; b < host.rows; ++b) {
+    const std::size_t first = picture;
     for (std::int64_t t = 0; t < host.length; ++t) {
       const bool image = !host.pictures.empty() && host.id(b, t) == config.image_token;
       places.push_back(image ? host.first_feature() + next++ : b * host.length + t);
     }
+    while (picture < host.pictures.size() && reached < next) reached += host.pictures[picture++];
+    name_images(plan, batch, b, first, picture - first);
   }
   require(next == host.features(), fmt::format("{} image placeholders (id {}), but {} images of {} features in all",
                                                next, config.image_token, host.pictures.size(), host.features()));
-  LlavaPlan plan;
   plan.index = at::tensor(places, at::TensorOptions().dtype(at::kLong)).to(batch.input_ids.device());
   plan.mask =
       batch.attention_mask.defined() ? batch.attention_mask.to(at::kBool) : at::ones_like(batch.input_ids, at::kBool);

@@ -12,10 +12,11 @@ namespace tessera::models {
 /// The sequence as places: element b*T + t of `index` is a row of [text embeddings (B*L); positions of all pictures;
 /// one row of zeros].
 struct LlavaPlan {
-  at::Tensor ids;     ///< i64 [B,L], 0 in place of placeholders
-  at::Tensor index;   ///< i64 [B*T]
-  at::Tensor mask;    ///< bool [B,T]
-  at::Tensor labels;  ///< i64 [B,T] or undefined
+  at::Tensor ids;                         ///< i64 [B,L], 0 in place of placeholders
+  at::Tensor index;                       ///< i64 [B*T]
+  at::Tensor mask;                        ///< bool [B,T]
+  at::Tensor labels;                      ///< i64 [B,T] or undefined
+  std::vector<std::uint64_t> image_keys;  ///< [N], by row and place in it; none where the batch names no rows
 };
 
 /// Throws RequestError when the batch contradicts itself.

@@ -215,6 +215,17 @@ def compare(got, want, what):
     assert max(value for key, value in worst.items() if key != "grad_norm") < 1e-4 and worst["grad_norm"] < 1e-3, worst
 
 
+def dropout_everywhere(root):
+    """The dropout of adapters in every part of the model is drawn by sample, so it is the same on any number of ranks."""
+    parts = ".*(q_proj|fc1|mlp.lin1|attn.qkv|mm_projector|text_hidden_fcs.0.0|hypernetworks_mlps.0.layers.0|lm_head)"
+    curves = {}
+    for ranks, dropout in ((1, 0), (1, 0.3), (3, 0.3)):
+        _, lines = train(root, f"dropout_{ranks}_{dropout}", ranks, "--lr", RATE, "--target_modules", parts,
+                         "--lora_dropout", dropout, "--max_steps", 3, "--warmup_steps", 0)
+        curves[ranks, dropout] = [(line["loss"], line["mask_loss"], line["grad_norm"]) for line in lines]
+    assert curves[1, 0.3] == curves[3, 0.3] != curves[1, 0], curves
+
+
 def main(root):
     toy = json.loads((SOURCE / "launch/toy/lisa/config.json").read_text())
     config = LLAMA | {"vocab_size": toy["vocab_size"], "model_type": "llava", "architectures": ["LISAForCausalLM"],
@@ -237,6 +248,7 @@ def main(root):
         for ranks in (1, 3):
             _, got = train(root, f"{normalisation}_{ranks}", ranks, *flags)
             compare(got, want, f"normalised by {normalisation}, {ranks} ranks")
+    dropout_everywhere(root)
 
 
 with tempfile.TemporaryDirectory() as name:

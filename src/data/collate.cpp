@@ -85,6 +85,18 @@ std::span<std::int64_t> row_of(const at::Tensor& values, std::int64_t row) {
   return {values.mutable_data_ptr<std::int64_t>() + row * width, static_cast<std::size_t>(width)};
 }
 
+/// A text that is cut before its image has nothing to learn from.
+void check_images_stay(const std::vector<StoredSample>& samples, std::int64_t width, const InputSpec& spec) {
+  for (const auto& sample : samples) {
+    for (const auto& conversation : sample.conversations) {
+      const auto at = std::find(conversation.ids.begin(), conversation.ids.end(), text::kImageId);
+      if (at == conversation.ids.end() || at - conversation.ids.begin() < width) continue;
+      throw RequestError("{}: --model_max_length {} cuts off its image, of {} positions behind {} tokens of text",
+                         sample.where, spec.model_max_length, spec.image_patches, at - conversation.ids.begin());
+    }
+  }
+}
+
 /// Which targets of the sample stay when its conversations are cut to `width` tokens: one flag per target.
 std::vector<bool> kept_targets(const StoredSample& sample, std::int64_t seg_id, std::int64_t width) {
   std::vector<bool> kept;
@@ -194,6 +206,7 @@ models::LisaBatch collate(const std::vector<StoredSample>& samples, const std::v
   for (const auto* row : rows) width = std::max(width, static_cast<std::int64_t>(row->ids.size()));
   // The image replaces one token by image_patches of them; what then exceeds the model's length is cut.
   if (purpose == Purpose::training) width = std::min(width, spec.model_max_length - (spec.image_patches - 1));
+  check_images_stay(samples, width, spec);
   fill_tokens(batch, rows, width, header.pad_id, report);
   for (std::int64_t r = 0; r < std::ssize(rows); ++r) report.label_tokens += count_labels(row_of(batch.labels, r));
   std::vector<std::optional<image::Augmentation>> augmentations(samples.size());
@@ -226,7 +239,7 @@ models::LlavaBatch collate_llava(const std::vector<StoredSample>& samples, const
   std::size_t next = 0;
   for (std::size_t r = 0; r < samples.size(); ++r) {
     const auto labels = row_of(batch.labels, static_cast<std::int64_t>(r));
-    const auto pictures = 1 + samples[r].more_images.size();  // a blank one where there is none
+    const auto pictures = 1 + further_images(samples[r], width).size();  // a blank one where there is none
     ignore_cut_labels(row_of(batch.input_ids, static_cast<std::int64_t>(r)), labels,
                       std::span(positions).subspan(next, pictures), spec.model_max_length);
     next += pictures;

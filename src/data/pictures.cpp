@@ -7,11 +7,13 @@
 #include <functional>
 #include <iterator>
 #include <numeric>
+#include <span>
 
 #include "data/sides.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/core/random.hpp"
+#include "tessera/text/image_tokens.hpp"
 
 namespace tessera::data {
 namespace {
@@ -100,6 +102,14 @@ void fill_pictures(models::LisaBatch& batch, const std::vector<StoredSample>& sa
   if (clip_features) batch.clip_features = clip_features->all;
 }
 
+std::span<const StoredImage> further_images(const StoredSample& sample, std::int64_t width) {
+  const auto& ids = sample.conversations.front().ids;
+  const auto end = std::min<std::int64_t>(width, static_cast<std::int64_t>(ids.size()));
+  const auto lost = static_cast<std::size_t>(std::count(ids.begin() + end, ids.end(), text::kImageId));
+  const auto all = std::span(sample.more_images);
+  return all.first(all.size() - std::min(lost, all.size()));
+}
+
 namespace {
 
 void fill_features(models::LlavaBatch& batch, const std::vector<StoredSample>& samples, std::int64_t count,
@@ -108,7 +118,8 @@ void fill_features(models::LlavaBatch& batch, const std::vector<StoredSample>& s
   std::size_t next = 0;
   for (const auto& sample : samples) {
     features.set(next++, sample.has_image() ? present(sample.features.clip, sample, "clip") : nullptr);
-    for (const auto& image : sample.more_images) features.set(next++, present(image.features.clip, sample, "clip"));
+    for (const auto& image : further_images(sample, batch.input_ids.size(1)))
+      features.set(next++, present(image.features.clip, sample, "clip"));
   }
   batch.image_features = features.all;
 }
@@ -123,8 +134,8 @@ image::Image picture_of(const std::vector<std::uint8_t>& encoded, const StoredSa
   return image::augment(image, image::draw_augmentation(spec.augment, image.size(), random, may_flip(sample)));
 }
 
-/// Calls `take` with every image of the samples in order, or with nothing where a sample has none.
-void each_picture(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys,
+/// Calls `take` with every image that rows of `width` ids hold, in order, or with nothing where a sample has none.
+void each_picture(const std::vector<StoredSample>& samples, const std::vector<std::uint64_t>& keys, std::int64_t width,
                   const InputSpec& spec, const std::function<void(const image::Image*)>& take) {
   for (std::size_t i = 0; i < samples.size(); ++i) {
     const auto& sample = samples[i];
@@ -133,7 +144,8 @@ void each_picture(const std::vector<StoredSample>& samples, const std::vector<st
       take(&image);
     };
     sample.has_image() ? give(sample.image, keys[i]) : take(nullptr);
-    for (std::size_t k = 0; k < sample.more_images.size(); ++k) give(sample.more_images[k].bytes, mix_keys(keys[i], k));
+    const auto further = further_images(sample, width);
+    for (std::size_t k = 0; k < further.size(); ++k) give(further[k].bytes, mix_keys(keys[i], k));
   }
 }
 
@@ -141,7 +153,7 @@ void each_picture(const std::vector<StoredSample>& samples, const std::vector<st
 void fill_tiles(models::LlavaBatch& batch, const std::vector<StoredSample>& samples,
                 const std::vector<std::uint64_t>& keys, const InputSpec& spec) {
   std::vector<std::optional<image::Image>> views;  // nothing: blank
-  each_picture(samples, keys, spec, [&](const image::Image* image) {
+  each_picture(samples, keys, batch.input_ids.size(1), spec, [&](const image::Image* image) {
     if (image == nullptr) {
       views.emplace_back();
       batch.pictures.push_back({1, spec.clip.crop});
@@ -168,11 +180,12 @@ void fill_pictures(models::LlavaBatch& batch, const std::vector<StoredSample>& s
                    const std::vector<std::uint64_t>& keys, const InputSpec& spec) {
   if (spec.tiles) return fill_tiles(batch, samples, keys, spec);
   std::int64_t count = 0;
-  for (const auto& sample : samples) count += 1 + static_cast<std::int64_t>(sample.more_images.size());
+  for (const auto& sample : samples)
+    count += 1 + static_cast<std::int64_t>(further_images(sample, batch.input_ids.size(1)).size());
   if (!spec.stored_clip.empty()) return fill_features(batch, samples, count, spec);
   Pixels pixels(count, spec.clip.crop);
   std::size_t next = 0;
-  each_picture(samples, keys, spec, [&](const image::Image* image) {
+  each_picture(samples, keys, batch.input_ids.size(1), spec, [&](const image::Image* image) {
     const auto place = pixels.of(next++);
     if (image != nullptr) {
       image::clip_pixels(*image, spec.clip, spec.aspect, place);

@@ -2,6 +2,7 @@
 // The pictures of a batch as the towers take them: pixels, or the features that the shards hold in their place.
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "tessera/data/collate.hpp"
@@ -12,8 +13,11 @@ namespace tessera::data {
 void fill_pictures(models::LisaBatch& batch, const std::vector<StoredSample>& samples,
                    const std::vector<std::optional<image::Augmentation>>& augmentations, const InputSpec& spec);
 
-/// Fills images or image_features: every image of the samples, and a blank one for a sample of text alone; and
-/// pictures, where they come in tiles.
+/// The images behind the first whose places are among the row's `width` ids; the others went with the text's end.
+std::span<const StoredImage> further_images(const StoredSample& sample, std::int64_t width);
+
+/// Fills images or image_features behind input_ids: every image of the samples but those whose places were cut off, and
+/// a blank one for a sample of text alone; and pictures, where they come in tiles.
 void fill_pictures(models::LlavaBatch& batch, const std::vector<StoredSample>& samples,
                    const std::vector<std::uint64_t>& keys, const InputSpec& spec);
 

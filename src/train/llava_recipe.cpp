@@ -38,6 +38,10 @@ nlohmann::json settings_of(const TrainConfig& c) {
   if (!c.mm_patch_merge_type.empty()) out["mm_patch_merge_type"] = c.mm_patch_merge_type;
   out["tune_mm_mlp_adapter"] = c.tune_mm_mlp_adapter;
   out["freeze_mm_mlp_adapter"] = c.freeze_mm_mlp_adapter;
+  if (c.model_max_length > 0) {  // the reference gives the model its tokenizer's
+    out["tokenizer_model_max_length"] = c.model_max_length;
+    out["tokenizer_padding_side"] = "right";
+  }
   if (c.mm_projector_lr > 0) out["mm_projector_lr"] = c.mm_projector_lr;
   if (c.unfreeze_mm_vision_tower.value_or(false)) out["unfreeze_mm_vision_tower"] = true;
   return out;
@@ -76,6 +80,8 @@ class LlavaRecipe final : public Recipe {
         folder_(models::read_llava_folder(
             {config.version, config.vision_tower, config.hub_dir, settings_of(config), models::trainer_defaults()})) {
     check_transformers_form();
+    if (config.model_max_length > 0) folder_.llava.max_length = config.model_max_length;
+    check_length();
     if (config.mm_vision_tower_lr > 0 && !tower_trains_) {
       throw RequestError("--mm_vision_tower_lr is the rate of a tower that trains: pass --unfreeze_mm_vision_tower");
     }
@@ -240,6 +246,15 @@ class LlavaRecipe final : public Recipe {
   const std::filesystem::path& tower_folder() const override { return folder_.tower; }
 
  private:
+  // A picture comes before the first answer, so none would be left.
+  void check_length() const {
+    const auto most = folder_.llava.max_length;
+    const auto picture = folder_.llava.tower.tokens();
+    if (most == 0 || most > picture) return;
+    throw RequestError("--model_max_length {} leaves no place for an answer behind a picture of {} positions", most,
+                       picture);
+  }
+
   // Its names for weights have places for CLIP's and for those of LLaMA's kin.
   void check_transformers_form() const {
     if (!transformers_) return;

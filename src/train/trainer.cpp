@@ -42,11 +42,17 @@ std::optional<AdaLora> adalora_of(LoadedModel& model) {
   return std::optional<AdaLora>(std::in_place, *model.engine, *model.lora);
 }
 
+TrainConfig config_of(const TrainRequest& request) {
+  TrainConfig out = request.train;
+  out.model_max_length = request.loader.model_max_length;
+  return out;
+}
+
 class Trainer {
  public:
   Trainer(const TrainRequest& request, const comm::Fabric& fabric, c10::Device device, const Log& log)
       : request_(request),
-        config_(request.train),
+        config_(config_of(request)),
         fabric_(fabric),
         log_(log),
         folder_(config_.run_dir()),

@@ -4,12 +4,14 @@
 #include <ATen/ops/sum.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "data/sides.hpp"
 #include "data/toy.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/data/loader.hpp"
+#include "tessera/text/image_tokens.hpp"
 
 namespace tessera::data {
 namespace {
@@ -174,6 +176,11 @@ class Grouped : public ::testing::Test {
     config.group_by_modality_length = true;
     return config;
   }
+  static StoredSample first_with_image() {
+    std::int64_t row = 0;
+    while (shards_->sizes_of(row).images == 0) ++row;
+    return shards_->read(row);
+  }
   static std::unique_ptr<testing_support::TempDir> dir_;
   static std::unique_ptr<Shards> shards_;
 };
@@ -331,6 +338,39 @@ TEST_F(Grouped, CollatesRowsAsLlavasCollatorDoes) {
   EXPECT_EQ(collate_llava(samples, {1, 2, 3}, shards_->header(), spec, cut).input_ids.size(1), 20);
   EXPECT_EQ(cut.cut_conversations, 3);
   EXPECT_EQ(cut.label_tokens, 0);  // the answers lie beyond the cut
+}
+
+TEST_F(Grouped, LabelsThatAnImagePushesBeyondTheEndAreNoTargets) {
+  std::vector<StoredSample> samples{first_with_image()};
+  const auto& labels = samples.front().conversations.front().labels;
+  const auto targets = std::count_if(labels.begin() + 1, labels.end(), [](auto label) { return label != -100; });
+  ASSERT_NE(labels.back(), -100);
+  auto spec = small_spec();
+  // The image takes four places for one, so there is room for all tokens but the last.
+  spec.model_max_length = static_cast<std::int64_t>(labels.size()) + 2;
+  CollateReport report;
+  const auto batch = collate_llava(samples, {1}, shards_->header(), spec, report);
+  EXPECT_EQ(batch.input_ids.size(1), static_cast<std::int64_t>(labels.size()));
+  EXPECT_EQ(batch.labels.ne(-100).sum().item<std::int64_t>(), targets - 1);
+  EXPECT_EQ(report.label_tokens, targets - 1);
+}
+
+TEST_F(Grouped, AnImageWhosePlaceIsCutOffGoesWithIt) {
+  std::vector<StoredSample> samples{first_with_image(), shards_->read(0)};
+  auto& sample = samples.front();
+  const StoredImage image{sample.image_name, sample.image, sample.size, {}};
+  sample.more_images = {image, image};
+  auto& ids = sample.conversations.front().ids;
+  ids[2] = ids[10] = ids[18] = text::kImageId;
+  std::replace(ids.begin() + 19, ids.end(), std::int32_t{text::kImageId}, std::int32_t{5});
+  for (const auto& [length, images] : std::vector<std::pair<std::int64_t, std::int64_t>>{{2048, 3}, {18, 2}, {10, 1}}) {
+    auto spec = small_spec();
+    spec.model_max_length = length;
+    CollateReport report;
+    const auto batch = collate_llava(samples, {1, 2}, shards_->header(), spec, report);
+    EXPECT_EQ(batch.images.size(0), images + 1) << length;
+    EXPECT_EQ(batch.input_ids[0].eq(text::kImageId).sum().item<std::int64_t>(), images) << length;
+  }
 }
 
 }  // namespace

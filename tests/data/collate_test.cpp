@@ -104,6 +104,22 @@ TEST_F(Collate, DropsTheMaskWhoseSegTokenIsCutAway) {
   EXPECT_EQ(batch.masks[1].size(0), 1);
 }
 
+TEST_F(Collate, RefusesALengthThatCutsTheImageOff) {
+  auto spec = small_spec();
+  spec.model_max_length = 6;  // room for the image and for two tokens before it
+  EXPECT_EQ(collate_all(spec).input_ids.size(1), 3);
+  for (const std::int64_t length : {5, 3, 1}) {  // less than the image takes, too
+    spec.model_max_length = length;
+    try {
+      collate_all(spec);
+      ADD_FAILURE() << length;
+    } catch (const RequestError& error) {
+      EXPECT_NE(std::string(error.what()).find("--model_max_length"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(collate_all(spec, Purpose::evaluation).input_ids.size(1), 13);  // which cuts nothing
+  }
+}
+
 TEST_F(Collate, FeedsBothTowersAtTheirSizes) {
   const auto batch = collate_all(small_spec());
   EXPECT_EQ(batch.images.sizes(), (std::vector<std::int64_t>{3, 3, 64, 64}));

@@ -79,6 +79,42 @@ def stage_one(root, samples):
     return folder / "mm_projector.bin"
 
 
+def cut_rows(root, samples):
+    """Rows are cut at --model_max_length once more when their pictures are in them, whatever config.json says."""
+    # A picture is four positions in the place of one: the third row is whole without it and loses three tokens to it.
+    limit = sorted(len(ids) for ids, _, pixels in samples if pixels is not None)[2]
+    config = root / "base" / "config.json"
+    as_it_was = config.read_text()
+    for said in (None, 2048):
+        config.write_text(json.dumps(json.loads(as_it_was) | ({"tokenizer_model_max_length": said} if said else {})))
+        reference = Reference(root, root / "first.bin")
+        trained = [(f"model.mm_projector.{k}", p) for k, p in reference.projector.named_parameters()]
+        want = reference.train(samples, trained, 1e-2, limit=limit)
+        folder, losses = train(root, f"cut_{said}", 2, "--tune_mm_mlp_adapter", "--lr", 1e-2, "--model_max_length", limit,
+                               "--pretrain_mm_mlp_adapter", root / "first.bin")
+        near(losses, want, f"rows cut at {limit}, config.json: {said}")
+        written = json.loads((folder / "merged" / "config.json").read_text())
+        assert (written["tokenizer_model_max_length"], written["tokenizer_padding_side"]) == (limit, "right"), written
+    config.write_text(as_it_was)
+    done = run(1, "train", "--recipe", "llava", "--version", root / "base", "--vision_tower", root / "clip", "--shards",
+               root / "shards", "--model_max_length", 4, "--log_base_dir", root / "runs")
+    assert done.returncode == 2 and "--model_max_length 4" in done.stderr, done.stderr
+
+
+def events_of_a_run_begun_anew(root):
+    """TensorBoard shows a step once, though an earlier run's file in the same folder has it as well."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):
+        folder, losses = train(root, "anew", 1, "--tune_mm_mlp_adapter", "--pretrain_mm_mlp_adapter", root / "first.bin",
+                               "--max_steps", 3, "--auto_resume", "false", "--export_merged", "false")
+    files = list(folder.glob("events.out.tfevents.*"))
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert len(files) == 2 and [e.step for e in events.Scalars("train/loss")] == [1, 2, 3], events.Scalars("train/loss")
+    assert [e.value for e in events.Scalars("train/loss")] == [np.float32(loss) for loss in losses]
+
+
 def stored_features(root):
     """The tower's features in the shards are transformers' in bf16, and stage one learns from them as from the tower."""
     must(2, "prepare", "--dataset", "llava", "--data_path", root / "chat.json", "--image_folder", root / "images",
@@ -356,6 +392,17 @@ def refused_adapters(root, projector):
         assert done.returncode == 2 and len(lines) == 1 and all(w in lines[0] for w in words), (wrong, done.stderr)
 
 
+def dropout_everywhere(root, projector):
+    """The dropout of adapters in every part of the model is drawn by sample, so it is the same on any number of ranks."""
+    curves = {}
+    for ranks, dropout in ((1, 0), (1, 0.3), (3, 0.3)):
+        _, curves[ranks, dropout] = train(
+            root, f"dropout_{ranks}_{dropout}", ranks, "--lora_enable", "--lora_r", 4, "--lora_dropout", dropout,
+            "--target_modules", ".*(q_proj|fc1|mm_projector.0|lm_head)", "--pretrain_mm_mlp_adapter", projector,
+            "--lr", 1e-2, "--max_steps", 3, "--export_merged", "false")
+    assert curves[1, 0.3] == curves[3, 0.3] != curves[1, 0], curves
+
+
 def configuration_files(root):
     """launch/llava_*.toml at toy size: stage one, then LoRA from its projector, on two ranks, through a kill."""
     here = ["--version", root / "base", "--vision_tower", root / "clip", "--shards", root / "shards", "--precision",
@@ -414,6 +461,8 @@ with tempfile.TemporaryDirectory() as name:
     samples = read_samples(root, root / "shards")
     assert len(samples) == SAMPLES and sum(s[2] is None for s in samples) == 1
     projector = stage_one(root, samples)
+    cut_rows(root, samples)
+    events_of_a_run_begun_anew(root)
     stored_features(root)
     optimisers_and_schedules(root, samples)
     stage_two(root, samples, projector)
@@ -422,6 +471,7 @@ with tempfile.TemporaryDirectory() as name:
     smoothed_labels(root, samples, projector)
     noise_on_embeddings(root, projector)
     best_at_the_end(root, projector)
+    dropout_everywhere(root, projector)
     validation(root, samples, projector)
     configuration_files(root)
     refusals(root)

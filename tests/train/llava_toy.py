@@ -91,9 +91,10 @@ class Reference:
     def features(self, pixels):
         return self.projector(self.tower(pixels, output_hidden_states=True).hidden_states[-2][0, 1:])
 
-    def loss(self, samples):
+    def loss(self, samples, limit=None):
         total, count = 0, 0
         for ids, labels, *picture in samples:
+            ids, labels = ids[:limit], labels[:limit]
             embed = self.language.get_input_embeddings()
             if picture[0] is None:
                 rows, targets = embed(ids), labels
@@ -103,6 +104,7 @@ class Reference:
                 rows = torch.cat([embed(ids[:at]), features, embed(ids[at + 1 :])])
                 ignored = torch.full((len(features),), -100)
                 targets = torch.cat([labels[:at], ignored, labels[at + 1 :]])
+            rows, targets = rows[:limit], targets[:limit]
             logits = self.language(inputs_embeds=rows[None]).logits[0, :-1]
             here = int((targets[1:] != -100).sum())
             if self.smoothing:  # a mean over the sample's targets
@@ -114,7 +116,7 @@ class Reference:
         return total / count
 
     def train(self, samples, trained, rate, rates=None, make_optimizer=None, make_schedule=None, clip_value=None,
-              steps=STEPS):
+              limit=None, steps=STEPS):
         rates = rates or {}
         groups = []
         for name, parameter in trained:
@@ -127,7 +129,7 @@ class Reference:
         schedule = (make_schedule or (lambda o: get_linear_schedule_with_warmup(o, 2, steps)))(optimizer)
         losses = []
         for _ in range(steps):
-            loss = self.loss(samples)
+            loss = self.loss(samples, limit)
             loss.backward()
             if clip_value:
                 torch.nn.utils.clip_grad_value_([p for _, p in trained], clip_value)

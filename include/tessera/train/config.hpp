@@ -53,6 +53,7 @@ struct TrainConfig {
   std::optional<bool> unfreeze_mm_vision_tower;  ///< absent: as config.json says of a FastViT, where all else trains
   double mm_projector_lr = 0;                    ///< 0: lr
   double mm_vision_tower_lr = 0;                 ///< 0: lr
+  std::int64_t model_max_length = 0;  ///< the loader's, at which LLaVA cuts spliced rows; 0: as config.json says
   // what trains
   std::vector<std::string> adapters;  ///< PEFT folders that the training starts from: LoRA's, a prefix's, or both
   std::string train_scope = "lisa";

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "tessera/core/error.hpp"
+#include "tessera/core/random.hpp"
 #include "tessera/models/sam.hpp"
 #include "tessera/nn/functional.hpp"
 
@@ -27,6 +28,18 @@ at::Tensor to_windows(const at::Tensor& x, std::int64_t s) {
   return padded.reshape({x.size(0), rows, s, columns, s, x.size(3)})
       .permute({0, 1, 3, 2, 4, 5})
       .reshape({x.size(0) * rows * columns, s, s, x.size(3)});
+}
+
+/// ctx for the windows of pictures, one picture's after another's: an adapter's dropout goes by rows.
+nn::ForwardContext keyed_by_window(const nn::ForwardContext& ctx, std::int64_t windows) {
+  nn::ForwardContext out = ctx;
+  const auto pictures = static_cast<std::int64_t>(ctx.sample_keys.size());
+  if (!ctx.training || pictures == 0) return out;
+  out.sample_keys.clear();
+  for (const auto key : ctx.sample_keys) {
+    for (std::int64_t w = 0; w < windows / pictures; ++w) out.sample_keys.push_back(mix_keys(key, w));
+  }
+  return out;
 }
 
 /// The inverse of to_windows, without the padding.
@@ -95,9 +108,13 @@ at::Tensor SamBlock::attend(const at::Tensor& x, const nn::ForwardContext& ctx) 
 }
 
 at::Tensor SamBlock::operator()(const at::Tensor& x, const nn::ForwardContext& ctx) const {
-  const at::Tensor normed = norm1_(x);
-  const at::Tensor mixed =
-      window_ == 0 ? attend(normed, ctx) : from_windows(attend(to_windows(normed, window_), ctx), window_, x.sizes());
+  at::Tensor mixed = norm1_(x);
+  if (window_ == 0) {
+    mixed = attend(mixed, ctx);
+  } else {
+    const at::Tensor windows = to_windows(mixed, window_);
+    mixed = from_windows(attend(windows, keyed_by_window(ctx, windows.size(0))), window_, x.sizes());
+  }
   const at::Tensor h = x.add(mixed);
   return h.add(lin2_(nn::activate(nn::Activation::gelu, lin1_(norm2_(h), ctx)), ctx));
 }

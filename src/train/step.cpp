@@ -1,5 +1,6 @@
 #include "tessera/train/step.hpp"
 
+#include <ATen/ops/stack.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -60,11 +61,21 @@ models::LossScale scale_of(const GlobalCounts& counts) {
 struct LossSums {
   static constexpr std::size_t kParts = 5;
   std::array<ExactSum, kParts> sums{};
+  std::vector<at::Tensor> waiting{};  // f32 [kParts] of each micro-batch
 
-  void add(const StepLosses& out, double factor) {
-    const std::array<const at::Tensor*, kParts> parts{&out.loss, &out.ce_loss, &out.mask_bce_loss, &out.mask_dice_loss,
-                                                      &out.mask_loss};
-    for (std::size_t i = 0; i < kParts; ++i) sums[i].add(factor * parts[i]->item<double>());
+  // Does not read the values: a GPU would have to finish the forward before the backward is given to it.
+  void add(const StepLosses& out) {
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor* part : {&out.loss, &out.ce_loss, &out.mask_bce_loss, &out.mask_dice_loss, &out.mask_loss})
+      parts.push_back(part->detach().to(at::kFloat));
+    waiting.push_back(at::stack(parts));
+  }
+  void read(double factor) {
+    for (const at::Tensor& losses : waiting) {
+      const at::Tensor host = losses.to(at::kCPU);
+      for (std::size_t i = 0; i < kParts; ++i) sums[i].add(factor * host.const_data_ptr<float>()[i]);
+    }
+    waiting.clear();
   }
   void over_all_ranks(comm::Communicator& control) {
     std::vector<std::int64_t> words;
@@ -133,7 +144,7 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimiz
     ctx.training = true;
     ctx.sample_keys = std::visit([](const auto& own) { return own.sample_keys; }, batch);
     const auto out = recipe.forward(batch, engine, ctx, options);
-    sums.add(out, factor);
+    sums.add(out);
     const double multiplier = factor * scaler.scale();
     return multiplier == 1.0 ? out.loss : out.loss.mul(multiplier);
   };
@@ -176,6 +187,7 @@ StepMetrics run_step(const Recipe& recipe, shard::Engine& engine, shard::Optimiz
   scaler.update(gradients.finite);
   engine.end_step();
 
+  sums.read(factor);
   sums.over_all_ranks(control);
   metrics.loss = sums.sums[0].value();
   if (metrics.orth_reg) metrics.loss += config.adalora->weight() * *metrics.orth_reg;

@@ -187,8 +187,7 @@ train::BatchShape shape_of(const PlanFlags& f, std::int64_t image_tokens) {
   shape.scored = shape.rows * std::max<std::int64_t>(1, shape.length - image_tokens);
   shape.masks = f.batch_size * (f.masks < 0 ? f.conversations : f.masks);
   shape.mask_pixels = f.mask_pixels;
-  // On a GPU the batches of a step wait in host memory.
-  shape.micro_batches = f.precision == "fp32" ? f.grad_accumulation_steps : 1;
+  shape.micro_batches = f.grad_accumulation_steps;
   return shape;
 }
 

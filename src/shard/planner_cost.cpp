@@ -50,13 +50,14 @@ MemoryEstimate memory_of(const PlannerRequest& request, const EngineConfig& conf
   m.average = plan.memory.average;
   m.gathered = plan.memory.gathered_peak;
   m.activations = activation_peak(plan, request.work, config.layer_major, config.device.is_cpu());
-  m.batches = request.work.batches;
+  m.read_ahead = request.work.batches;
+  m.batches = config.device.is_cpu() ? m.read_ahead : request.work.batch * config.layer_major;
   const auto copied = request.snapshot ? m.master + m.optimizer + m.average : 0;
   if (config.device.is_cpu()) {
     m.snapshot = copied;
     return m;
   }
-  m.host = plan.memory.host + copied;
+  m.host = plan.memory.host + copied + m.read_ahead;
   if (config.offload_optimizer) m.master = m.optimizer = m.average = 0;
   for (const auto& unit : plan.units) {
     if (unit.policy.offload) m.frozen -= unit.frozen_bytes;

@@ -80,7 +80,7 @@ void log_outcome(const Log& log, const shard::RunPlan& p, const Measured& measur
   line("optimiser states", p.plan.memory.optimizer, measured.memory.optimizer);
   if (p.plan.memory.average > 0) line("average of weights", p.plan.memory.average, measured.memory.average);
   line("gathered at most", p.plan.memory.gathered_peak, measured.memory.gathered_peak);
-  line("batches read ahead", p.memory.batches, measured.batches);
+  line("batches read ahead", p.memory.read_ahead, measured.batches);
   line("peak", p.memory.total(), measured.peak);
   if (steps.empty()) return;
   line("gathered in a step", p.plan.gathered_sent + p.plan.node_sent, steps.gathered());

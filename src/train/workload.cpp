@@ -242,6 +242,13 @@ std::int64_t pixels(std::int64_t side) {
   return 3 * side * side;
 }
 
+// What a micro-batch brings: `bytes`, and values of pictures, which wait in fp32 and are computed in the engine's type.
+void add_input(shard::Workload& work, const BatchShape& shape, std::int64_t bytes, std::int64_t values,
+               std::int64_t element) {
+  work.batch += bytes + element * values;
+  work.batches += shape.micro_batches * (bytes + 4 * values);
+}
+
 }  // namespace
 
 BatchShape batch_shape(const data::Shards& shards, std::int64_t images, const data::InputSpec& spec,
@@ -291,7 +298,7 @@ shard::Workload language_workload(const nn::ModelLayout& layout, const models::L
       w = decoder_layer(unit, decoder, shape, element);
     }
   }
-  work.batches = shape.micro_batches * tokens * 17;  // ids, labels, mask
+  add_input(work, shape, tokens * 17, 0, element);  // ids, labels, mask
   return work;
 }
 
@@ -302,8 +309,8 @@ shard::Workload lisa_workload(const nn::ModelLayout& layout, const models::LisaC
   add_sam_encoder(layout, config.sam, shape, element, work);
   add_mask_head(layout, config, shape, element, work);
   const auto picture = pixels(config.sam.image_size) + pixels(config.tower.image_size());
-  work.batches +=
-      4 * shape.micro_batches * (shape.images * picture + shape.masks * shape.mask_pixels) + shape.read_ahead;
+  add_input(work, shape, 4 * shape.masks * shape.mask_pixels, shape.images * picture, element);
+  work.batches += shape.read_ahead;
   return work;
 }
 
@@ -311,7 +318,8 @@ shard::Workload llava_workload(const nn::ModelLayout& layout, const models::Llav
                                const BatchShape& shape, std::int64_t element) {
   auto work = language_workload(layout, config.language, shape, element);
   add_tower(layout, config.tower, config.language.hidden_size(), shape, element, work);
-  work.batches += 4 * shape.micro_batches * shape.tower_images() * pixels(config.tower.image_size()) + shape.read_ahead;
+  add_input(work, shape, 0, shape.tower_images() * pixels(config.tower.image_size()), element);
+  work.batches += shape.read_ahead;
   return work;
 }
 

@@ -140,6 +140,19 @@ TEST(Planner, SpendsWhatIsLeftOnKeepingGatheredWeights) {
   EXPECT_LE(rich.memory.total(), 4096 * kMiB);
 }
 
+TEST(Planner, BatchesWaitInHostMemoryBesideAGpu) {
+  Case c(1);
+  c.request.work.batch = kMiB;
+  c.request.work.batches = 7 * kMiB;
+  EXPECT_EQ(c.choose().memory.batches, 7 * kMiB);
+  EXPECT_EQ(c.choose().memory.host, 0);
+  c.request.engine.device = c10::Device(c10::DeviceType::CUDA, 0);
+  c.request.engine.layer_major = 2;
+  EXPECT_EQ(c.choose().memory.batches, 2 * kMiB);
+  EXPECT_EQ(c.choose().memory.host, 7 * kMiB);
+  EXPECT_EQ(c.choose().memory.read_ahead, 7 * kMiB);
+}
+
 TEST(Planner, OffloadsOnAGpuOnlyWhenNothingElseFits) {
   Case c(1);
   c.layout.find("layer.5.weight")->trainable = true;

@@ -133,6 +133,8 @@ TEST(Workload, EveryUnitOfLisaThatRunsHasWork) {
   EXPECT_GT(flop, 2 * 6.5e9 * 3072 + 2 * 2.5e12);
   EXPECT_LT(flop, 2 * 7.5e9 * 3072 + 2 * 7e12);
   EXPECT_GT(work.batches, 2 * 3 * 1024 * 1024 * 4);
+  EXPECT_EQ(2 * work.batch, work.batches + BatchShape{}.rows * BatchShape{}.length * 17 +
+                                4 * BatchShape{}.masks * BatchShape{}.mask_pixels);  // pictures in two bytes
 }
 
 }  // namespace

@@ -34,7 +34,8 @@ struct UnitWork {
 /// A micro-batch, by unit of the layout.
 struct Workload {
   std::vector<UnitWork> units;
-  std::int64_t batches = 0;  ///< input data, those read ahead included
+  std::int64_t batch = 0;    ///< bytes of a micro-batch's input data where it is computed
+  std::int64_t batches = 0;  ///< of those of a step and of those read ahead, in host memory
 };
 
 /// How fast one rank is. What is 0 is left out of the time.
@@ -78,9 +79,10 @@ struct MemoryEstimate {
   std::int64_t frozen = 0, master = 0, gradients = 0, optimizer = 0, average = 0;
   std::int64_t gathered = 0;     ///< pooled full weights and gradients, at most
   std::int64_t activations = 0;  ///< at most
-  std::int64_t batches = 0;
-  std::int64_t snapshot = 0;  ///< what a checkpoint is written from
-  std::int64_t host = 0;      ///< held in host memory beside a GPU; not in the sum
+  std::int64_t batches = 0;      ///< on a GPU of those that it is given together
+  std::int64_t snapshot = 0;     ///< what a checkpoint is written from
+  std::int64_t read_ahead = 0;   ///< batches in host memory, which on a CPU are `batches`
+  std::int64_t host = 0;         ///< held in host memory beside a GPU, batches too; not in the sum
   std::int64_t total() const noexcept {
     return baseline + frozen + master + gradients + optimizer + average + gathered + activations + batches + snapshot;
   }

@@ -41,7 +41,7 @@ ForwardModel::Result run_language(const LanguageModel& model, const at::Tensor& 
   options.trace = &hidden;
   const at::Tensor x = model.decode(embeddings, targets.mask, runner, ctx, options);
   const bool scores = targets.labels.defined();
-  const NextTokenTargets scored = scores ? next_token_targets(targets.labels) : NextTokenTargets{};
+  const NextTokenTargets scored = scores ? next_token_targets(targets.labels).on(x.device()) : NextTokenTargets{};
   const nn::Tensors out = runner.run(model.head_unit(), {x}, [&model, ctx, scores, scored](const nn::Tensors& in) {
     const at::Tensor normed = model.final_norm(in.at(0));
     const at::Tensor logits = model.head(normed, ctx);

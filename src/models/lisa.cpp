@@ -9,6 +9,7 @@
 #include "position_keys.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/models/projector.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::models {
 
@@ -105,6 +106,7 @@ struct WantedRows {
   at::Tensor seg;           ///< i64 [n]
   NextTokenTargets scored;  ///< of m positions
   std::int64_t length;      ///< T
+  // In host memory.
   at::Tensor all() const { return scored.positions.defined() ? at::cat({seg, scored.positions}) : seg; }
 };
 
@@ -112,12 +114,12 @@ struct WantedRows {
 /// logits or hidden states of all positions are asked for.
 HeadResult run_head(const LanguageModel& language, const at::Tensor& hidden, const WantedRows& wanted,
                     nn::UnitRunner& runner, const nn::ForwardContext& ctx, const LisaForwardOptions& options) {
-  const at::Tensor seg = wanted.seg;
-  const NextTokenTargets scored = wanted.scored;
   const bool losses = options.losses;
+  const at::Tensor seg = nn::upload(wanted.seg, hidden.device());
+  const NextTokenTargets scored = losses ? wanted.scored.on(hidden.device()) : NextTokenTargets{};
   const bool full = options.full_logits;
   const bool trace = options.trace;
-  const auto scored_ctx = losses ? keyed_by_position(ctx, scored.positions, wanted.length) : ctx;
+  const auto scored_ctx = losses ? keyed_by_position(ctx, wanted.scored.positions, wanted.length) : ctx;
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
     nn::Tensors results;
     const at::Tensor normed = language.final_norm(in.at(0));
@@ -164,7 +166,7 @@ MaskResult run_mask_head(const MaskHead& head, const at::Tensor& seg_hidden, con
     image_of_prompt.insert(image_of_prompt.end(), static_cast<std::size_t>(counts[b]), static_cast<std::int64_t>(b));
   }
   const at::Tensor index =
-      at::tensor(image_of_prompt, at::TensorOptions().dtype(at::kLong)).to(image_embeddings.device());
+      nn::upload(at::tensor(image_of_prompt, at::TensorOptions().dtype(at::kLong)), image_embeddings.device());
   const nn::Tensors out =
       runner.run(head.unit, {seg_hidden, image_embeddings}, [&head, index, ctx](const nn::Tensors& in) {
         const at::Tensor text = head.fc2(head.fc0(in.at(0), ctx).relu(), ctx);
@@ -241,7 +243,8 @@ LisaOutputs LisaModel::forward(const LisaBatch& given, nn::UnitRunner& runner, c
   const at::Tensor projected = p.projector.forward(features, runner, image_ctx);
   const at::Tensor image_embeddings =
       batch.sam_features.defined() ? batch.sam_features : p.sam.forward(batch.images, runner, image_ctx);
-  const at::Tensor sequence = splice(text, projected.index_select(0, plan.image_of_row), plan.placeholder);
+  const at::Tensor sequence =
+      splice(text, projected.index_select(0, nn::upload(plan.image_of_row, text.device())), plan.placeholder);
 
   LisaOutputs out;
   nn::Tensors layers;
@@ -249,7 +252,7 @@ LisaOutputs LisaModel::forward(const LisaBatch& given, nn::UnitRunner& runner, c
   decoding.trace = options.trace ? &layers : nullptr;
   const WantedRows wanted{flat_positions(plan.seg_positions, sequence.size(1)),
                           options.losses ? next_token_targets(plan.labels) : NextTokenTargets{}, sequence.size(1)};
-  if (!options.full_logits && !options.trace) decoding.rows = wanted.all();
+  if (!options.full_logits && !options.trace) decoding.rows = nn::upload(wanted.all(), text.device());
   const at::Tensor hidden = p.language->decode(sequence, plan.mask, runner, row_ctx, decoding);
   const HeadResult head = run_head(*p.language, hidden, wanted, runner, row_ctx, options);
   nn::ForwardContext mask_ctx = ctx;

@@ -129,7 +129,11 @@ at::Tensor expand_at(const at::Tensor& rows, const std::vector<std::int64_t>& pl
 
 }  // namespace
 
-LisaBatch with_placeholders(const LisaBatch& batch, const LisaConfig& config) {
+LisaBatch with_placeholders(const LisaBatch& given, const LisaConfig& config) {
+  LisaBatch batch = given;
+  for (at::Tensor* text : {&batch.input_ids, &batch.labels, &batch.attention_mask}) {
+    if (text->defined()) *text = text->to(at::kCPU);
+  }
   const at::Tensor& ids = batch.input_ids;
   const std::int64_t patch = config.im_patch_token_id;
   if (patch < 0 || !ids.defined() || ids.dim() != 2 || ids.numel() == 0) return batch;
@@ -150,7 +154,7 @@ LisaBatch with_placeholders(const LisaBatch& batch, const LisaConfig& config) {
       if (at <= first || at >= last) kept.push_back(c * ids.size(1) + t);
     }
   }
-  const at::Tensor index = at::tensor(kept, at::TensorOptions().dtype(at::kLong)).to(ids.device());
+  const at::Tensor index = at::tensor(kept, at::TensorOptions().dtype(at::kLong));
   const auto shorter = [&](const at::Tensor& t) {
     return t.defined() ? t.reshape({-1}).index_select(0, index).view({ids.size(0), -1}) : t;
   };
@@ -167,7 +171,6 @@ LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, boo
   const std::int64_t rows = batch.input_ids.size(0);
   const std::int64_t length = batch.input_ids.size(1);
   const std::int64_t patches = config.tower.tokens();
-  const at::Device device = batch.input_ids.device();
   LisaSequence plan;
   const std::vector<std::int64_t> ids = to_host(batch.input_ids);
   plan.placeholder = find_placeholders(ids, rows, length, config.language.vocab_size());
@@ -175,9 +178,7 @@ LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, boo
   plan.ids = at::where(batch.input_ids.eq(kImageToken), at::zeros({1}, batch.input_ids.options()), batch.input_ids);
   if (need_labels) plan.labels = expand_at(batch.labels, plan.placeholder, patches, kIgnoreLabel);
   // The reference lengthens the mask on its left, whatever the placeholder's column; rows are padded on the right.
-  plan.mask = at::cat({at::ones({rows, patches - 1}, at::TensorOptions().dtype(at::kBool).device(device)),
-                       batch.attention_mask.to(at::kBool)},
-                      1);
+  plan.mask = at::cat({at::ones({rows, patches - 1}, at::kBool), batch.attention_mask.to(at::kBool)}, 1);
 
   std::vector<std::int64_t> image_of_row;
   std::vector<std::int64_t> positions;
@@ -207,8 +208,8 @@ LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, boo
                           size.width));
     }
   }
-  plan.image_of_row = at::tensor(image_of_row, longs).to(device);
-  plan.seg_positions = at::tensor(positions, longs).view({-1, 2}).to(device);
+  plan.image_of_row = at::tensor(image_of_row, longs);
+  plan.seg_positions = at::tensor(positions, longs).view({-1, 2});
   return plan;
 }
 

@@ -13,6 +13,7 @@ namespace tessera::models {
 constexpr std::int64_t kImageToken = -200;
 constexpr std::int64_t kIgnoreLabel = -100;
 
+/// All of it lies in host memory.
 struct LisaSequence {
   std::vector<std::int64_t> placeholder;  ///< [C] column of the -200
   at::Tensor ids;                         ///< [C,L], 0 in place of the -200
@@ -24,9 +25,10 @@ struct LisaSequence {
   std::vector<std::uint64_t> seg_keys;    ///< [n], by conversation and place in it; none where the batch names none
 };
 
-/// v0's rows in v1's form: the P patch ids of a row that has no -200 become one. All rows must be of one form. Throws
-/// RequestError where a row has another number of patch ids than P, or they do not stand together.
-LisaBatch with_placeholders(const LisaBatch& batch, const LisaConfig& config);
+/// The batch with its text in host memory, and v0's rows in v1's form: the P patch ids of a row that has no -200 become
+/// one. All rows must be of one form. Throws RequestError where a row has another number of patch ids than P, or they
+/// do not stand together.
+LisaBatch with_placeholders(const LisaBatch& given, const LisaConfig& config);
 
 /// Throws RequestError when the batch contradicts itself.
 LisaSequence plan_sequence(const LisaBatch& batch, const LisaConfig& config, bool need_labels);

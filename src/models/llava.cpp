@@ -184,14 +184,15 @@ LlavaOutputs LlavaModel::forward(const LlavaBatch& batch, nn::UnitRunner& runner
   nn::ForwardContext row_ctx = ctx;
   row_ctx.sample_keys = batch.sample_keys;
   const LlavaSequence sequence = embed(batch, runner, row_ctx, options.noise_alpha);
-  const NextTokenTargets scored = next_token_targets(sequence.labels);
+  const NextTokenTargets found = next_token_targets(sequence.labels);
+  const NextTokenTargets scored = found.on(sequence.embeddings.device());
   const bool full = options.full_logits;
   DecodeOptions decoding;
   if (!full) decoding.rows = scored.positions;
   const at::Tensor hidden = language_->decode(sequence.embeddings, sequence.mask, runner, row_ctx, decoding);
   const LanguageModel& language = *language_;
   const double smoothing = options.label_smoothing;
-  const auto head_ctx = keyed_by_position(row_ctx, scored.positions, sequence.mask.size(1));
+  const auto head_ctx = keyed_by_position(row_ctx, found.positions, sequence.mask.size(1));
   const nn::Tensors out = runner.run(language.head_unit(), {hidden}, [=, &language](const nn::Tensors& in) {
     if (!full)
       return nn::Tensors{language.head_loss(language.final_norm(in.at(0)), scored.targets, head_ctx, smoothing)};

@@ -2,7 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/ones_like.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -14,6 +14,7 @@
 #include "lisa_sequence.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/random.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::models {
 namespace {
@@ -127,10 +128,9 @@ LlavaPlan plan_original(const LlavaBatch& batch, const Host& host, const LlavaCo
                                     : labels[b * static_cast<std::size_t>(host.length) + static_cast<std::size_t>(t)]);
     }
   }
-  const at::Device device = batch.input_ids.device();
-  plan.index = padded(places, length, config.pad_left, host.zero_row()).flatten().to(device);
-  plan.mask = padded(kept, length, config.pad_left, 0).to(device).to(at::kBool);
-  if (batch.labels.defined()) plan.labels = padded(scored, length, config.pad_left, kIgnoreLabel).to(device);
+  plan.index = padded(places, length, config.pad_left, host.zero_row()).flatten();
+  plan.mask = padded(kept, length, config.pad_left, 0).to(at::kBool);
+  if (batch.labels.defined()) plan.labels = padded(scored, length, config.pad_left, kIgnoreLabel);
   return plan;
 }
 
@@ -151,10 +151,10 @@ LlavaPlan plan_expanded(const LlavaBatch& batch, const Host& host, const LlavaCo
   }
   require(next == host.features(), fmt::format("{} image placeholders (id {}), but {} images of {} features in all",
                                                next, config.image_token, host.pictures.size(), host.features()));
-  plan.index = at::tensor(places, at::TensorOptions().dtype(at::kLong)).to(batch.input_ids.device());
-  plan.mask =
-      batch.attention_mask.defined() ? batch.attention_mask.to(at::kBool) : at::ones_like(batch.input_ids, at::kBool);
-  plan.labels = batch.labels;
+  plan.index = at::tensor(places, at::TensorOptions().dtype(at::kLong));
+  plan.mask = batch.attention_mask.defined() ? batch.attention_mask.to(at::kCPU, at::kBool)
+                                             : at::ones(batch.input_ids.sizes(), at::kBool);
+  plan.labels = batch.labels.defined() ? batch.labels.to(at::kCPU) : batch.labels;
   return plan;
 }
 
@@ -221,9 +221,8 @@ LlavaPlan plan_llava(const LlavaBatch& batch, const LlavaConfig& config) {
   const std::int64_t placeholder = batch.expanded ? config.image_token : kImageToken;
   // Without pictures a placeholder of transformers' form is an ordinary id.
   const bool replaces = !batch.expanded || !host.pictures.empty();
-  plan.ids =
-      replaces ? at::where(batch.input_ids.eq(placeholder), at::zeros({1}, batch.input_ids.options()), batch.input_ids)
-               : batch.input_ids;
+  const at::Tensor ids = batch.input_ids.to(at::kCPU);
+  plan.ids = replaces ? at::where(ids.eq(placeholder), at::zeros({1}, ids.options()), ids) : ids;
   return plan;
 }
 
@@ -232,7 +231,8 @@ at::Tensor place(const LlavaPlan& plan, const at::Tensor& text, const at::Tensor
   const at::Tensor nothing = at::zeros({1, width}, text.options().requires_grad(false));
   const at::Tensor rows =
       at::cat({text.reshape({-1, width}), features.to(text.scalar_type()).reshape({-1, width}), nothing});
-  return rows.index_select(0, plan.index).view({plan.mask.size(0), plan.mask.size(1), width});
+  return rows.index_select(0, nn::upload(plan.index, rows.device()))
+      .view({plan.mask.size(0), plan.mask.size(1), width});
 }
 
 }  // namespace tessera::models

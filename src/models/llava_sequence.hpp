@@ -10,7 +10,7 @@
 namespace tessera::models {
 
 /// The sequence as places: element b*T + t of `index` is a row of [text embeddings (B*L); positions of all pictures;
-/// one row of zeros].
+/// one row of zeros]. All of it lies in host memory.
 struct LlavaPlan {
   at::Tensor ids;                         ///< i64 [B,L], 0 in place of placeholders
   at::Tensor index;                       ///< i64 [B*T]

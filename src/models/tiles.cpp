@@ -1,4 +1,5 @@
 #include "tessera/models/tiles.hpp"
+#include "tessera/nn/upload.hpp"
 
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
@@ -201,7 +202,7 @@ at::Tensor merge_tiles(const TileConfig& config, const std::vector<TiledPicture>
     rows.resize(static_cast<std::size_t>(features.size(0) * config.features));
     std::iota(rows.begin(), rows.end(), 0);
   }
-  const at::Tensor index = at::tensor(rows, at::kLong).to(features.device());
+  const at::Tensor index = nn::upload(at::tensor(rows, at::kLong), features.device());
   const at::Tensor taken = features.flatten(0, 1).index_select(0, index.clamp_min(0));
   if (!newline.defined()) return taken;
   // Not a row of index_select: its gradient is then one sum, in one order on every device.

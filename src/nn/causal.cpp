@@ -16,6 +16,7 @@
 #include <limits>
 
 #include "tessera/nn/functional.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::nn {
 namespace {
@@ -70,7 +71,8 @@ CausalMask causal_mask(const at::Tensor& mask, std::int64_t queries, std::int64_
   CausalMask result;
   result.causal = whole && queries == keys;
   if (whole && (queries == keys || queries == 1)) return result;
-  const at::Tensor hidden = hidden_keys(mask, distances(queries, keys, options.device()), windowed ? window : 0);
+  const at::Tensor hidden =
+      hidden_keys(upload(mask, options.device()), distances(queries, keys, options.device()), windowed ? window : 0);
   result.bias = at::where(hidden, at::full({1}, lowest_of(options), options), at::zeros({1}, options));
   result.blind = is_blind(hidden);
   return result;
@@ -97,9 +99,9 @@ at::Tensor alibi_slopes(std::int64_t heads) {
 CausalMask alibi_mask(const at::Tensor& mask, std::int64_t queries, std::int64_t heads,
                       const at::TensorOptions& options) {
   const at::Tensor distance = distances(queries, mask.size(1), options.device());
-  const at::Tensor slopes = alibi_slopes(heads).to(options.device()).view({1, heads, 1, 1});
+  const at::Tensor slopes = upload(alibi_slopes(heads), options.device()).view({1, heads, 1, 1});
   const at::Tensor bias = (distance.neg().to(at::kFloat) * slopes).to(options);
-  const at::Tensor hidden = hidden_keys(mask, distance, 0);
+  const at::Tensor hidden = hidden_keys(upload(mask, options.device()), distance, 0);
   CausalMask result;
   result.bias = at::where(hidden, at::full({1}, lowest_of(options), options), bias);
   result.blind = is_blind(hidden);

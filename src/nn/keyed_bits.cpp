@@ -8,6 +8,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "tessera/core/error.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::nn {
 namespace {
@@ -47,7 +48,7 @@ at::Tensor keyed_bits_by_tensor_ops(const at::Tensor& x, const std::vector<std::
   const std::int64_t width = rows == 0 ? 0 : x.numel() / rows;
   const auto options = at::TensorOptions().dtype(at::kLong).device(x.device());
   const std::vector<std::int64_t> as_signed(keys.begin(), keys.end());
-  const at::Tensor key = at::tensor(as_signed, at::TensorOptions().dtype(at::kLong)).to(x.device()).unsqueeze(1);
+  const at::Tensor key = upload(at::tensor(as_signed, at::TensorOptions().dtype(at::kLong)), x.device()).unsqueeze(1);
   const at::Tensor counter = mix64_tensor(at::arange(width, options)).unsqueeze(0);
   return shift_right(mix64_tensor(at::bitwise_xor(key, counter)), 64 - kKeyedBits);
 }

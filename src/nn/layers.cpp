@@ -7,6 +7,7 @@
 #include <ATen/ops/rms_norm.h>
 
 #include "tessera/nn/int8_input.hpp"
+#include "tessera/nn/upload.hpp"
 #include "tessera/nn/weighted.hpp"
 
 namespace tessera::nn {
@@ -95,8 +96,9 @@ Embedding::Embedding(const Scope& scope, std::string_view name, std::int64_t cou
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
   const ParamState& weight = *state_->weight;
-  const at::Tensor base = constant(weight) ? embedding_by_rows(weight, ids) : nn::embedding(weight.value(), ids);
-  return state_->adapter ? state_->adapter->apply(ids, base, {}) : base;
+  const at::Tensor base = constant(weight) ? embedding_by_rows(weight, ids)
+                                           : nn::embedding(weight.value(), upload(ids, weight.value().device()));
+  return state_->adapter ? state_->adapter->apply(upload(ids, base.device()), base, {}) : base;
 }
 
 LayerNorm::LayerNorm(const Scope& scope, std::string_view name, std::int64_t dim, double eps)

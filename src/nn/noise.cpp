@@ -1,4 +1,5 @@
 #include "tessera/nn/noise.hpp"
+#include "tessera/nn/upload.hpp"
 
 #include "keyed_bits.hpp"
 
@@ -18,7 +19,8 @@ at::Tensor uniform_noise(const at::Tensor& x, std::string_view site, const Forwa
 at::Tensor with_embedding_noise(const at::Tensor& x, const at::Tensor& positions, double alpha, std::string_view site,
                                 const ForwardContext& ctx) {
   if (!ctx.training || alpha == 0.0) return x;
-  const at::Tensor size = positions.to(at::kFloat).mul(static_cast<double>(x.size(2))).rsqrt_().mul_(alpha);
+  const at::Tensor size =
+      upload(positions, x.device()).to(at::kFloat).mul(static_cast<double>(x.size(2))).rsqrt_().mul_(alpha);
   return x.add(uniform_noise(x, site, ctx).mul_(size.to(x.scalar_type()).view({-1, 1, 1})));
 }
 

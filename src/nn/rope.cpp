@@ -1,4 +1,5 @@
 #include "tessera/nn/rope.hpp"
+#include "tessera/nn/upload.hpp"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -34,7 +35,7 @@ double dynamic_theta(const RopeConfig& config, std::int64_t length) {
 
 RopeTables tables_of(const RopeConfig& config, const at::Tensor& positions, std::int64_t length,
                      const at::TensorOptions& options) {
-  const at::Tensor inverse = rope_frequencies(config, length).to(options.device());
+  const at::Tensor inverse = upload(rope_frequencies(config, length), options.device());
   at::Tensor angles = positions.to(at::kFloat).unsqueeze(-1) * inverse;
   if (angles.dim() == 3) angles = angles.unsqueeze(1);
   const at::Tensor both = at::cat({angles, angles}, -1);

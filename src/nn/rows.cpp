@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "tessera/core/error.hpp"
+#include "tessera/nn/upload.hpp"
 #include "tessera/nn/weighted.hpp"
 
 namespace tessera::nn {
@@ -126,12 +127,15 @@ class KnownGradient : public torch::autograd::Function<KnownGradient> {
 }  // namespace
 
 at::Tensor embedding_by_rows(const ParamState& weight, const at::Tensor& ids) {
-  if (!weight.by_rows()) return at::embedding(weight.value(), ids);
+  if (!weight.by_rows()) return at::embedding(weight.value(), upload(ids, weight.value().device()));
   const at::NoGradGuard no_grad;
-  const at::Tensor flat = ids.reshape({-1});
+  at::Tensor flat = ids.reshape({-1});
   at::Tensor out;
   weight.visit_rows([&](const at::Tensor& rows, std::int64_t first) {
-    if (!out.defined()) out = at::zeros({flat.size(0), rows.size(1)}, rows.options());
+    if (!out.defined()) {
+      flat = upload(flat, rows.device());
+      out = at::zeros({flat.size(0), rows.size(1)}, rows.options());
+    }
     const Inside here = inside(flat, first, rows.size(0));
     out = at::where(here.mask.unsqueeze(1), rows.index_select(0, here.local), out);
   });

@@ -8,6 +8,7 @@
 
 #include "tessera/comm/communicator.hpp"
 #include "tessera/core/exact_sum.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::train {
 
@@ -99,7 +100,7 @@ at::ScalarType scalar_of(shard::ComputeType type) {
 
 // Pixels or features; a batch has one or the other.
 void to_engine(at::Tensor& values, const shard::EngineConfig& engine) {
-  if (values.defined()) values = values.to(engine.device, scalar_of(engine.compute));
+  if (values.defined()) values = nn::upload(values.to(scalar_of(engine.compute)), engine.device);
 }
 
 }  // namespace
@@ -108,9 +109,6 @@ models::LlavaBatch on_device(const models::LlavaBatch& batch, const shard::Engin
   models::LlavaBatch out = batch;
   to_engine(out.images, engine);
   to_engine(out.image_features, engine);
-  out.input_ids = batch.input_ids.to(engine.device);
-  out.labels = batch.labels.to(engine.device);
-  out.attention_mask = batch.attention_mask.to(engine.device);
   return out;
 }
 
@@ -118,10 +116,7 @@ models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineC
   models::LisaBatch out = batch;
   for (at::Tensor* pixels : {&out.images, &out.images_clip, &out.sam_features, &out.clip_features})
     to_engine(*pixels, engine);
-  out.input_ids = batch.input_ids.to(engine.device);
-  out.labels = batch.labels.to(engine.device);
-  out.attention_mask = batch.attention_mask.to(engine.device);
-  for (auto& mask : out.masks) mask = mask.to(engine.device);
+  for (auto& mask : out.masks) mask = nn::upload(mask, engine.device);
   return out;
 }
 

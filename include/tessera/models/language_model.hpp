@@ -11,6 +11,7 @@
 #include "tessera/nn/context.hpp"
 #include "tessera/nn/kv_cache.hpp"
 #include "tessera/nn/runner.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::models {
 
@@ -38,7 +39,8 @@ class LanguageModel {
   virtual void add_embedding(nn::ModelLayout& layout) = 0;
   virtual void add_decoder(nn::ModelLayout& layout) = 0;
 
-  /// i64 [B,T] to [B,T,D]. Ids must lie in [0, V): throws RequestError otherwise.
+  /// i64 [B,T] to [B,T,D]. Ids must lie in [0, V): throws RequestError otherwise. In host memory, as a batch's text is,
+  /// they spare a GPU the wait for that question; so does decode's mask.
   virtual at::Tensor embed(const at::Tensor& ids, nn::UnitRunner& runner) const = 0;
   /// Embeddings [B,T,D] through all layers, before the final norm. mask: bool [B,P+T], false where padded. Where
   /// options.rows asks for rows that are padded on their right alone, what is padded may be seen by what is padded.
@@ -77,8 +79,9 @@ at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets
 struct NextTokenTargets {
   at::Tensor positions;  ///< i64 [n]
   at::Tensor targets;    ///< i64 [n]
+  NextTokenTargets on(c10::Device device) const { return {nn::upload(positions, device), nn::upload(targets, device)}; }
 };
-/// labels i64 [B,T], -100 ignored.
+/// labels i64 [B,T], -100 ignored. Both lie where the labels do.
 NextTokenTargets next_token_targets(const at::Tensor& labels);
 
 }  // namespace tessera::models

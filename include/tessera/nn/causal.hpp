@@ -26,9 +26,10 @@ struct CausalMask {
 at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const CausalMask& mask,
                             std::optional<double> scale = std::nullopt);
 
-/// mask: bool [B,K], false where padded. window: a query sees itself and the window-1 positions before it; 0: all.
-/// Without padding, past or a window that is shorter than K there is no bias. What is hidden has the dtype's lowest
-/// value (finite, so a row that sees nothing averages all keys, as transformers' eager attention does).
+/// mask: bool [B,K], false where padded; in host memory it spares a GPU the wait for what is asked of it. window: a
+/// query sees itself and the window-1 positions before it; 0: all. Without padding, past or a window that is shorter
+/// than K there is no bias. What is hidden has the dtype's lowest value (finite, so a row that sees nothing averages
+/// all keys, as transformers' eager attention does).
 CausalMask causal_mask(const at::Tensor& mask, std::int64_t queries, std::int64_t window,
                        const at::TensorOptions& options);
 

@@ -77,7 +77,7 @@ class Embedding {
  public:
   Embedding() = default;
   Embedding(const Scope& scope, std::string_view name, std::int64_t count, std::int64_t dim, Init init);
-  at::Tensor operator()(const at::Tensor& ids) const;  ///< i64 [...] to [..., dim]
+  at::Tensor operator()(const at::Tensor& ids) const;  ///< i64 [...] to [..., dim]; ids may lie in host memory
   const Param& weight() const { return state_->weight; }
 
  private:

@@ -25,8 +25,8 @@ struct StepConfig {
   AdaLora* adalora = nullptr;
 };
 
-/// The batch's tensors where the engine computes, pictures in its compute type. A batch that is there already is
-/// shared.
+/// The batch with its pictures and masks where the engine computes, pictures in its compute type; its text stays in
+/// host memory, where its sequence is planned. What is there already is shared.
 models::LlavaBatch on_device(const models::LlavaBatch& batch, const shard::EngineConfig& engine);
 models::LisaBatch on_device(const models::LisaBatch& batch, const shard::EngineConfig& engine);
 

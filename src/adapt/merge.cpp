@@ -185,17 +185,6 @@ Rename names_of(const io::SourcePtr& weights) {
   };
 }
 
-/// The places where a config.json may say that the head is the embedding.
-std::vector<nlohmann::json*> tied_places(nlohmann::json& config) {
-  constexpr const char* kTied = "tie_word_embeddings";
-  std::vector<nlohmann::json*> places;
-  for (nlohmann::json* part : {&config, config.contains("text_config") ? &config["text_config"] : nullptr}) {
-    if (part != nullptr && part->is_object() && part->contains(kTied) && part->at(kTied) == true)
-      places.push_back(&part->at(kTied));
-  }
-  return places;
-}
-
 void write_config(nlohmann::json config, const io::TensorSource& weights, const fs::path& output) {
   const io::TensorInfo* embedding = weights.find("model.embed_tokens.weight");
   if (embedding == nullptr) embedding = weights.find("transformer.wte.weight");
@@ -227,9 +216,9 @@ MergeReport merge_folder(const MergeRequest& request) {
   MergeReport report;
   io::SourcePtr weights = model.weights();
   nlohmann::json config = merged_config(model, request.adapters);
-  if (const auto tied = tied_places(config); !tied.empty() && parts_head(request.adapters)) {
+  if (is_tied(config) && parts_head(request.adapters)) {
     weights = with_own_head(weights);
-    for (nlohmann::json* place : tied) *place = false;
+    say_untied(config);
   }
   for (const fs::path& folder : request.adapters) {
     const PeftFolder adapter = open_peft_folder(folder, names_of(weights));

@@ -21,7 +21,7 @@ constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kWrapped = ".base_layer.";  ///< a layer under its adapter, in PEFT since 0.6
 /// Saved by PEFT with the adapter where their rows changed or an adapter sits on them, though modules_to_save does not
 /// name them.
-constexpr std::array<std::string_view, 2> kVocabulary = {"embed_tokens", "lm_head"};
+constexpr std::array<std::string_view, 3> kVocabulary = {"embed_tokens", "wte", "lm_head"};
 
 /// "base_model.model." as PEFT puts it before every name, once or (LLaVA) with one "model." more than there should be.
 std::string without_wrapper(std::string name) {
@@ -136,6 +136,8 @@ void check_layer(const PeftFolder& adapter, const std::string& layer, const fs::
                        folder.string(), layer, found.bias == nullptr ? "nothing" : io::shape_text(found.bias->shape),
                        adapter.config.bias);
   }
+  if (magnitude != nullptr && found.embedding)
+    throw RequestError("{}: use_dora on an embedding ('{}') is not supported", folder.string(), layer);
   if (magnitude != nullptr && magnitude->numel() != b->shape[0]) {
     throw RequestError("{}: layer '{}' has a lora_magnitude_vector {} for {} outputs", folder.string(), layer,
                        io::shape_text(magnitude->shape), b->shape[0]);

@@ -8,7 +8,7 @@
 #include "tessera/core/error.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/core/json.hpp"
-#include "tessera/image/preprocess.hpp"
+#include "tessera/image/processor.hpp"
 #include "tessera/io/tensor_file.hpp"
 #include "tessera/models/fastvit.hpp"
 
@@ -30,8 +30,7 @@ struct Flags {
 // What a model folder says of its pictures: the processor's own file, else its FastViTHD, whose pixels lie in [0, 1].
 // Nothing: CLIP ViT-L/14's.
 image::ClipImageConfig processor_of(const fs::path& model) {
-  const auto processor = model / "preprocessor_config.json";
-  if (fs::exists(processor)) return image::clip_config_from_json(read_file(processor), processor.string());
+  if (const auto processor = image::find_processor(model)) return processor->clip;
   const auto path = model / "config.json";
   if (!fs::exists(path)) return {};
   const auto config = read_json(path).raw();

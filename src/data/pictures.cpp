@@ -11,8 +11,8 @@
 
 #include "data/sides.hpp"
 #include "tessera/core/error.hpp"
-#include "tessera/core/file.hpp"
 #include "tessera/core/random.hpp"
+#include "tessera/image/processor.hpp"
 #include "tessera/text/image_tokens.hpp"
 
 namespace tessera::data {
@@ -211,12 +211,12 @@ void describe_tower(const std::filesystem::path& folder, const models::VisionTow
   const std::int64_t side = tower.image_size();
   spec.clip = tower.fastvit ? image::unit_image_config(side) : image::with_size({}, side);
   if (folder.empty()) return;
-  const auto processor = folder / "preprocessor_config.json";
-  if (std::filesystem::exists(processor))
-    spec.clip = image::clip_config_from_json(read_file(processor), processor.string());
+  const auto processor = image::find_processor(folder);
+  if (!processor) return;
+  spec.clip = processor->clip;
   if (spec.clip.crop != image::Size{side, side}) {
-    throw RequestError("{} crops to {} x {}, the tower takes {} pixels", processor.string(), spec.clip.crop.height,
-                       spec.clip.crop.width, side);
+    throw RequestError("{} crops to {} x {}, the tower takes {} pixels", processor->file.string(),
+                       spec.clip.crop.height, spec.clip.crop.width, side);
   }
 }
 

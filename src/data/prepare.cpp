@@ -95,6 +95,16 @@ Work plan_work(const PrepareConfig& config, const FrozenTowers* towers) {
 
 namespace {
 
+void check_aspect(const std::string& aspect) {
+  if (aspect == "square" || aspect == "pad") return;
+  if (aspect.find("anyres") == std::string::npos)
+    throw RequestError("--image_aspect_ratio: '{}' is not one of square, pad", aspect);
+  throw RequestError(
+      "--image_aspect_ratio {}: the features of tiles are not stored, since a picture has several times as many as a "
+      "square; prepare without --store_features, and train runs the tower",
+      aspect);
+}
+
 /// Settings of towers mean nothing without towers.
 void check_features(const PrepareConfig& config) {
   const bool towers = !config.store_features.empty();
@@ -109,6 +119,7 @@ void check_features(const PrepareConfig& config) {
   needs_towers("--mm_vision_select_layer", config.mm_vision_select_layer.has_value());
   needs_towers("--mm_vision_select_feature", !config.mm_vision_select_feature.empty());
   needs_towers("--image_aspect_ratio", config.image_aspect_ratio != "square");
+  check_aspect(config.image_aspect_ratio);
 }
 
 /// A LISA's config.json and its reference settle these.

@@ -76,8 +76,8 @@ void bind_features(Options& options, PrepareConfig& config) {
               "recipe llava: hidden state of the tower that is taken; default: as config.json says", {.group = group});
   options.add("mm_vision_select_feature", &config.mm_vision_select_feature,
               "recipe llava: patch or cls_patch; empty: as config.json says", {.group = group});
-  options.add("image_aspect_ratio", &config.image_aspect_ratio, "recipe llava: how an image becomes a square",
-              {.group = group, .choices = {"square", "pad"}});
+  options.add("image_aspect_ratio", &config.image_aspect_ratio,
+              "recipe llava: how an image becomes a square: square, cut; pad, padded", {.group = group});
   options.add("precision", &config.precision, "of the towers' arithmetic; empty: bf16 on GPUs, fp32 on CPUs",
               {.group = group, .choices = {"", "fp32", "bf16", "fp16"}});
   options.add("placement", &config.placement,

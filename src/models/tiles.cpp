@@ -1,16 +1,20 @@
 #include "tessera/models/tiles.hpp"
-#include "tessera/nn/upload.hpp"
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <numeric>
 #include <string>
 #include <utility>
 
 #include "json_fields.hpp"
+#include "tessera/nn/upload.hpp"
 
 namespace tessera::models {
 namespace {
@@ -63,6 +67,44 @@ Window window_of(const TileConfig& config, const Grid& grid, image::Size picture
   return w;
 }
 
+/// Python's //.
+std::int64_t floor_division(double a, double b) {
+  const double exact = (a - std::fmod(a, b)) / b;
+  const double below = std::floor(exact);
+  return static_cast<std::int64_t>(exact - below > 0.5 ? below + 1 : below);
+}
+
+/// What a window is scaled down to.
+Grid scaled(const TileConfig& config, const Window& window) {
+  const Grid whole{window.rows(), window.columns()};
+  if (config.most_tiles == 0) return whole;
+  const auto rows = static_cast<double>(whole.rows), columns = static_cast<double>(whole.columns);
+  const double times = std::sqrt(rows * columns / static_cast<double>(config.most_tiles * config.features));
+  if (times <= 1.1) return whole;
+  return {std::max<std::int64_t>(1, floor_division(rows, times)),
+          std::max<std::int64_t>(1, floor_division(columns, times))};
+}
+
+bool is_smaller(const Grid& grid, const Window& window) {
+  return grid.rows != window.rows() || grid.columns != window.columns();
+}
+
+/// [to, from]: bilinear interpolation along one side, centres of pixels at halves. A product, unlike the operator for
+/// it, has a gradient that is the same in every run.
+at::Tensor interpolation(std::int64_t from, std::int64_t to) {
+  const at::Tensor weights = at::zeros({to, from}, at::kFloat);
+  auto* row = weights.data_ptr<float>();
+  const double scale = static_cast<double>(from) / static_cast<double>(to);
+  for (std::int64_t i = 0; i < to; ++i, row += from) {
+    const double place = std::max(0.0, (static_cast<double>(i) + 0.5) * scale - 0.5);
+    const auto before = std::min(static_cast<std::int64_t>(place), from - 1);
+    const auto part = static_cast<float>(place - static_cast<double>(before));
+    row[before] += 1 - part;
+    row[std::min(before + 1, from - 1)] += part;
+  }
+  return weights;
+}
+
 void check_tiles(const TileConfig& config, const TiledPicture& picture) {
   if (picture.tiles == 1) return;
   if (picture.size.height < 1 || picture.size.width < 1) {
@@ -76,8 +118,42 @@ void check_tiles(const TileConfig& config, const TiledPicture& picture) {
   }
 }
 
-/// The rows of [tiles * P] features, or kNewline, that one picture's positions take; its first tile is number `first`.
-void append_positions(const TileConfig& config, const TiledPicture& picture, std::int64_t first,
+/// The rows of [tiles * P] features that a window has; the grid's first tile is number `first`.
+std::vector<std::int64_t> rows_of(const TileConfig& config, const Grid& grid, const Window& window,
+                                  std::int64_t first) {
+  const std::int64_t side = side_of(config);
+  std::vector<std::int64_t> rows;
+  for (std::int64_t y = window.top; y < window.bottom; ++y) {
+    for (std::int64_t x = window.left; x < window.right; ++x) {
+      const std::int64_t tile = first + y / side * grid.columns + x / side;
+      rows.push_back(tile * config.features + y % side * side + x % side);
+    }
+  }
+  return rows;
+}
+
+/// The windows that are scaled down, one after another behind the [tiles * P] features.
+struct ScaledWindows {
+  at::Tensor features;  ///< [tiles * P, D]
+  std::int64_t end;     ///< rows so far
+  std::vector<at::Tensor> tables{features};
+
+  /// The first of the new rows.
+  std::int64_t add(const std::vector<std::int64_t>& rows, const Window& window, const Grid& to) {
+    const auto place = features.device();
+    const at::Tensor taken = features.index_select(0, at::tensor(rows, at::kLong).to(place)).to(at::kFloat);
+    const at::Tensor down = at::matmul(interpolation(window.rows(), to.rows).to(place),
+                                       taken.reshape({window.rows(), window.columns() * features.size(1)}));
+    const at::Tensor both = at::matmul(interpolation(window.columns(), to.columns).to(place),
+                                       down.view({to.rows, window.columns(), features.size(1)}));
+    tables.push_back(both.flatten(0, 1).to(features.scalar_type()));
+    return std::exchange(end, end + to.rows * to.columns);
+  }
+};
+
+/// The rows of [tiles * P] features and of scaled windows, or kNewline, that one picture's positions take; its first
+/// tile is number `first`.
+void append_positions(const TileConfig& config, const TiledPicture& picture, std::int64_t first, ScaledWindows& windows,
                       std::vector<std::int64_t>& rows) {
   const auto append = [&](std::int64_t tile, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i) rows.push_back((first + tile) * config.features + i);
@@ -91,27 +167,34 @@ void append_positions(const TileConfig& config, const TiledPicture& picture, std
   }
   const Grid grid = grid_of(config, picture.size);
   const Window window = window_of(config, grid, picture.size);
-  const std::int64_t side = side_of(config);
-  for (std::int64_t y = window.top; y < window.bottom; ++y) {
-    for (std::int64_t x = window.left; x < window.right; ++x) {
-      const std::int64_t tile = first + 1 + y / side * grid.columns + x / side;
-      rows.push_back(tile * config.features + y % side * side + x % side);
-    }
-    if (newlines) rows.push_back(kNewline);
+  const Grid shape = scaled(config, window);
+  std::vector<std::int64_t> grid_rows = rows_of(config, grid, window, first + 1);
+  if (is_smaller(shape, window)) {
+    const auto begin = windows.add(grid_rows, window, shape);
+    grid_rows.resize(static_cast<std::size_t>(shape.rows * shape.columns));
+    std::iota(grid_rows.begin(), grid_rows.end(), begin);
+  }
+  for (std::size_t i = 0; i < grid_rows.size(); ++i) {
+    rows.push_back(grid_rows[i]);
+    if (newlines && static_cast<std::int64_t>(i + 1) % shape.columns == 0) rows.push_back(kNewline);
   }
 }
 
-bool is_anyres(const JsonFields& fields) {
+std::string aspect_of(const JsonFields& fields) {
   const auto found = fields.json().find("image_aspect_ratio");
-  if (found == fields.json().end() || !found->is_string()) return false;
-  const auto aspect = found->get<std::string>();
-  if (aspect.find("anyres_max") == std::string::npos) return aspect == "anyres";
-  // The reference has no way to place such tiles, others make fewer features of them.
-  if (patch_merge_from_name(fields.text("mm_patch_merge_type", "flat")) != PatchMerge::flat) {
-    throw RequestError("{}: image_aspect_ratio {} has mm_patch_merge_type flat alone; anyres has the others",
-                       fields.where(), aspect);
-  }
-  return true;
+  return found != fields.json().end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+bool is_anyres(const std::string& aspect) {
+  return aspect == "anyres" || aspect.find("anyres_max") != std::string::npos;
+}
+
+/// N of anyres_max_N; 0: it has none.
+std::int64_t most_tiles_of(const std::string& aspect) {
+  constexpr std::string_view kMax = "anyres_max_";
+  std::int64_t most = 0;
+  if (aspect.starts_with(kMax)) std::from_chars(aspect.data() + kMax.size(), aspect.data() + aspect.size(), most);
+  return most;
 }
 
 void check(const TileConfig& config, const VisionTowerConfig& tower, const std::string& where) {
@@ -144,7 +227,7 @@ PatchMerge patch_merge_from_name(std::string_view name) {
 
 std::optional<TileConfig> TileConfig::from_original(const nlohmann::json& json, const VisionTowerConfig& tower) {
   const JsonFields fields(json, "config.json");
-  if (!is_anyres(fields)) return std::nullopt;
+  if (!is_anyres(aspect_of(fields))) return std::nullopt;
   if (!fields.has("image_grid_pinpoints")) {
     throw RequestError(
         "config.json: image_aspect_ratio anyres needs image_grid_pinpoints, such as "
@@ -155,6 +238,7 @@ std::optional<TileConfig> TileConfig::from_original(const nlohmann::json& json, 
   config.tile = tower.image_size();
   config.features = tower.tokens();
   config.pinpoints = read_pinpoints(fields, config.tile);
+  if (config.merge == PatchMerge::spatial_unpad) config.most_tiles = most_tiles_of(aspect_of(fields));
   check(config, tower, fields.where());
   return config;
 }
@@ -185,16 +269,18 @@ std::int64_t TileConfig::positions(const TiledPicture& picture) const {
   if (merge == PatchMerge::flat) return picture.tiles * features;
   const std::int64_t newline = merge == PatchMerge::spatial_unpad ? 1 : 0;
   if (picture.tiles == 1) return features + newline;
-  const Window window = window_of(*this, grid_of(*this, picture.size), picture.size);
-  return features + window.rows() * (window.columns() + newline);
+  const Grid grid = scaled(*this, window_of(*this, grid_of(*this, picture.size), picture.size));
+  return features + grid.rows * (grid.columns + newline);
 }
 
 at::Tensor merge_tiles(const TileConfig& config, const std::vector<TiledPicture>& pictures, const at::Tensor& features,
                        const at::Tensor& newline) {
   std::vector<std::int64_t> rows;
   std::int64_t first = 0;
+  const at::Tensor flat = features.flatten(0, 1);
+  ScaledWindows windows{flat, flat.size(0)};
   for (const TiledPicture& picture : pictures) {
-    append_positions(config, picture, first, rows);
+    append_positions(config, picture, first, windows, rows);
     first += picture.tiles;
   }
   if (pictures.empty()) {  // newline stays in the graph, with a gradient of zero
@@ -203,7 +289,8 @@ at::Tensor merge_tiles(const TileConfig& config, const std::vector<TiledPicture>
     std::iota(rows.begin(), rows.end(), 0);
   }
   const at::Tensor index = nn::upload(at::tensor(rows, at::kLong), features.device());
-  const at::Tensor taken = features.flatten(0, 1).index_select(0, index.clamp_min(0));
+  const at::Tensor table = windows.tables.size() == 1 ? flat : at::cat(windows.tables);
+  const at::Tensor taken = table.index_select(0, index.clamp_min(0));
   if (!newline.defined()) return taken;
   // Not a row of index_select: its gradient is then one sum, in one order on every device.
   const at::Tensor merged = at::where(index.eq(kNewline).unsqueeze(1), newline.to(taken.scalar_type()), taken);

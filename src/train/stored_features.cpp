@@ -38,9 +38,10 @@ std::vector<TowerFeatures> usable(const data::Shards& shards, const Recipe& reci
       continue;
     }
     if (mine->shape != held.shape || mine->input != held.input) {
-      throw RequestError(
-          "{}: their features of '{}' are {}; this model takes {}; prepare them again, or pass --stored_features false",
-          flag, held.name, text(held), text(*mine));
+      const bool tiles = mine->input.find("aspect anyres") != std::string::npos;
+      throw RequestError("{}: their features of '{}' are {}; this model takes {}; {}pass --stored_features false", flag,
+                         held.name, text(held), text(*mine),
+                         tiles ? "those of tiles are not stored: " : "prepare them again, or ");
     }
     used.push_back(held);
   }

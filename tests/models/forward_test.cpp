@@ -78,8 +78,8 @@ INSTANTIATE_TEST_SUITE_P(Llava, ForwardGolden,
 
 INSTANTIATE_TEST_SUITE_P(LlavaTiles, ForwardGolden,
                          testing::Values("llava_tiles_unpad", "llava_tiles_unpad_three", "llava_tiles_spatial",
-                                         "llava_tiles_flat", "llava_tiles_unpad_mpt", "llava_next_llama",
-                                         "llava_next_qwen2_three"),
+                                         "llava_tiles_unpad_max", "llava_tiles_flat", "llava_tiles_unpad_mpt",
+                                         "llava_next_llama", "llava_next_qwen2_three"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 TEST(Forward, ImageNewlineHasItsNameAndItsGradient) {

@@ -180,11 +180,39 @@ TEST(TileConfig, RefusesWhatGivesNoGrid) {
   with_class.class_token = true;
   EXPECT_NE(refused(json, with_class).find("class token"), std::string::npos);
   json["image_aspect_ratio"] = "anyres_max_9";
-  EXPECT_NE(refused(json, tower()).find("flat alone"), std::string::npos);
   json["mm_patch_merge_type"] = "flat";
   EXPECT_EQ(refused(json, with_class), "");
   json["mm_patch_merge_type"] = "diagonal";
   EXPECT_NE(refused(json, tower()).find("'diagonal'"), std::string::npos);
+}
+
+// Counted by transformers' llava_onevision (pack_image_features).
+TEST(TileConfig, ScalesDownWhatIsMoreThanTheMostTiles) {
+  VisionTowerConfig tower;
+  tower.clip.image_size = 384;
+  tower.clip.patch_size = 14;
+  const auto config = [&](const char* aspect, const char* merge) {
+    return TileConfig::from_original({{"image_aspect_ratio", aspect},
+                                      {"mm_patch_merge_type", merge},
+                                      {"image_grid_pinpoints", "(1x1),...,(6x6)"}},
+                                     tower)
+        .value();
+  };
+  const auto positions = [](const TileConfig& c, image::Size size) { return c.positions(c.picture(size)); };
+  const TileConfig nine = config("anyres_max_9", "spatial_unpad");
+  EXPECT_EQ(nine.most_tiles, 9);
+  for (const auto& [size, wanted] : std::vector<std::pair<image::Size, std::int64_t>>{{{2304, 2304}, 7371},
+                                                                                      {{1500, 1123}, 7332},
+                                                                                      {{500, 2400}, 6271},
+                                                                                      {{3000, 333}, 3645},
+                                                                                      {{400, 300}, 1737},
+                                                                                      {{1152, 1152}, 7371}}) {
+    EXPECT_EQ(positions(nine, size), wanted) << size.height << " x " << size.width;
+  }
+  // The others stay as they are.
+  EXPECT_EQ(config("anyres_max_9", "spatial").most_tiles, 0);
+  EXPECT_EQ(positions(config("anyres_max_9", "spatial"), {2304, 2304}), 729 * 37);
+  EXPECT_EQ(config("anyres", "spatial_unpad").most_tiles, 0);
 }
 
 TEST(TileConfig, ReadsTransformersConfigWhoseHeightComesFirst) {

@@ -5,7 +5,9 @@
 /// Shapes: N tiles of all pictures together, P features of a tile (p x p where they lie in space), D width, F positions
 /// of all pictures together.
 /// Source: haotian-liu/LLaVA llava/model/llava_arch.py (prepare_inputs_labels_for_multimodal, unpad_image);
-/// transformers models/llava_next (get_image_features, pack_image_features). image/preprocess.hpp makes the tiles.
+/// transformers models/llava_next (get_image_features, pack_image_features). anyres_max_N: LLaVA-VL/LLaVA-NeXT
+/// llava/model/llava_arch.py; transformers models/llava_onevision (pack_image_features). image/preprocess.hpp makes the
+/// tiles.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -42,6 +44,9 @@ struct TileConfig {
   std::int64_t features = 576;  ///< P
   /// transformers' way with what is left of a padded side: rounded to seven decimals before it is cut to an integer.
   bool rounds = false;
+  /// anyres_max_N with spatial_unpad: a grid without its padding that has more than 1.21 N P features is scaled down,
+  /// bilinearly, to about N P. 0: none is.
+  std::int64_t most_tiles = 0;
 
   /// From the original's config.json, whose pinpoints are [width, height]; nothing where its image_aspect_ratio is not
   /// anyres. Throws RequestError: no pinpoints, tiles that do not fill them, a tower whose features do not lie in

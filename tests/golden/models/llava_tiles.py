@@ -51,7 +51,17 @@ def window(whole, wanted, other, other_wanted):
     return slice(padding, whole - padding)
 
 
-def merged(tiles, size, places, pixels, kind, newline):
+def scaled(grid, most):
+    """anyres_max_N (LLaVA-VL/LLaVA-NeXT): a grid [h,w,d] of clearly more than `most` features becomes one of about those."""
+    height, width = grid.shape[:2]
+    times = (height * width / most) ** 0.5 if most else 1
+    if times <= 1.1:
+        return grid
+    small = F.interpolate(grid.permute(2, 0, 1)[None], [int(height // times), int(width // times)], mode="bilinear")
+    return small[0].permute(1, 2, 0)
+
+
+def merged(tiles, size, places, pixels, kind, newline, most):
     """Features [T,P,d] of a picture of `size` (width, height) in the order in which they stand in the text."""
     if kind == "flat":
         return tiles.flatten(0, 1)
@@ -68,6 +78,7 @@ def merged(tiles, size, places, pixels, kind, newline):
             whole = whole[window(height, size[1], width, size[0])]
         else:
             whole = whole[:, window(width, size[0], height, size[1])]
+        whole = scaled(whole, most * tiles.shape[1])
         whole = torch.cat([whole, newline.expand(len(whole), 1, -1)], dim=1)
     return torch.cat([tiles[0], whole.flatten(0, 1)])
 
@@ -97,6 +108,11 @@ ORIGINAL = {
         family="mpt", clip=THREE, places=[[2], [0]], lengths=[5, 9], sizes=[(64, 17), (40, 39)], single=[],
         settings={"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad",
                   "image_grid_pinpoints": "[[51, 17], [17, 34], [34, 34]]"}),
+    "llava_tiles_unpad_max": dict(  # scaled down by 1.2 and by 1.5, as it was, one tile
+        family="qwen2", clip=THREE, places=[[1, 3], [], [2, 4]], lengths=[8, 4, 7],
+        sizes=[(120, 100), (34, 90), (20, 20), (70, 33), (16, 16)], single=[2, 4],
+        settings={"image_aspect_ratio": "anyres_max_3", "mm_patch_merge_type": "spatial_unpad",
+                  "image_grid_pinpoints": "(1x1),...,(3x3)"}),
 }
 
 for seed, (name, case) in enumerate(ORIGINAL.items()):
@@ -111,7 +127,10 @@ for seed, (name, case) in enumerate(ORIGINAL.items()):
     kind, pixels = case["settings"]["mm_patch_merge_type"], case["clip"]["image_size"]
     newline = nn.Parameter(torch.randn(width) * 0.3) if "unpad" in kind else None
     pinpoints = case["settings"]["image_grid_pinpoints"]
+    if isinstance(pinpoints, str) and "x" in pinpoints:
+        pinpoints = [(w * pixels, h * pixels) for w in range(1, 4) for h in range(1, 4)]
     pinpoints = ast.literal_eval(pinpoints) if isinstance(pinpoints, str) else pinpoints
+    most = int(case["settings"]["image_aspect_ratio"].partition("_max_")[2] or 0)
     counts = [1 if i in case["single"] else 1 + (best_grid(size, pinpoints)[0] // pixels) *
               (best_grid(size, pinpoints)[1] // pixels) for i, size in enumerate(case["sizes"])]
 
@@ -130,7 +149,7 @@ for seed, (name, case) in enumerate(ORIGINAL.items()):
     if case["settings"].get("mm_vision_select_feature", "patch") == "patch":
         selected = selected[:, 1:]
     tiles = projector(selected).split(counts)
-    features = [merged(own, size, pinpoints, pixels, kind, newline) for own, size in zip(tiles, case["sizes"])]
+    features = [merged(own, size, pinpoints, pixels, kind, newline, most) for own, size in zip(tiles, case["sizes"])]
     sequence, targets, long_mask = splice(language.get_input_embeddings(), features, ids, labels, mask,
                                           case["settings"].get("tokenizer_model_max_length", 10**9),
                                           case["settings"].get("tokenizer_padding_side") == "left")

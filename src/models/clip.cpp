@@ -14,6 +14,10 @@ ClipVisionConfig ClipVisionConfig::from_json(const nlohmann::json& json) {
   const bool nested = json.is_object() && json.contains("vision_config");
   const JsonFields fields(nested ? json.at("vision_config") : json,
                           nested ? "config.json: vision_config" : "config.json");
+  const std::string type = fields.text("model_type", "clip_vision_model");
+  if (type != "clip_vision_model" && type != "clip")
+    throw RequestError("{}: model_type '{}' is not supported; supported vision towers are CLIP's and FastViTHD",
+                       fields.where(), type);
   ClipVisionConfig config;
   config.hidden_size = fields.integer("hidden_size", 768);
   config.intermediate_size = fields.integer("intermediate_size", 3072);

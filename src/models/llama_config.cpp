@@ -22,14 +22,29 @@ nn::RopeConfig::Scaling rope_scaling(const JsonFields& scaling) {
   throw RequestError("{}: {} '{}' is not supported; supported are {}", scaling.where(), key, type, names);
 }
 
-/// Rotary settings: `rope_theta` and `rope_scaling`, or release 5's `rope_parameters` with both in one.
+/// Settings of rotary embeddings that other families have.
+void refuse_other_rope(const JsonFields& fields) {
+  if (fields.number("partial_rotary_factor", 1.0) != 1.0)
+    throw RequestError("{}: 'partial_rotary_factor' is {}; only 1 is supported", fields.where(),
+                       fields.json().at("partial_rotary_factor").dump());
+  for (const auto& [key, value] : fields.json().items()) {
+    if (value.is_object() && key.ends_with("_attention"))
+      throw RequestError("{}: '{}': settings for each type of layer are not supported", fields.where(), key);
+  }
+}
+
+/// Rotary settings: `rope_theta` and `rope_scaling`, or release 5's `rope_parameters` with both in one;
+/// the former counts where both are there, as in every release.
 nn::RopeConfig read_rope(const JsonFields& fields, std::int64_t head_dim, std::optional<std::int64_t> max_positions) {
   nn::RopeConfig rope;
   rope.dim = head_dim;
   rope.theta = fields.number("rope_theta", 10000.0);
-  const char* key = fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  refuse_other_rope(fields);
+  const bool scaled = fields.has("rope_scaling") && !fields.json().at("rope_scaling").empty();
+  const char* key = scaled ? "rope_scaling" : "rope_parameters";
   if (!fields.has(key)) return rope;
   const JsonFields scaling(fields.json().at(key), fields.where() + ": " + key);
+  refuse_other_rope(scaling);
   rope.theta = scaling.number("rope_theta", rope.theta);
   rope.scaling = rope_scaling(scaling);
   if (rope.scaling == nn::RopeConfig::Scaling::none) return rope;
@@ -77,6 +92,19 @@ void read_window(LlamaConfig& config, const JsonFields& fields, LlamaConfig::Fam
   }
 }
 
+/// Qwen2's own list of which layers have a window, since 4.53; transformers heeds nothing else where it is there.
+void check_layer_types(const LlamaConfig& config, const JsonFields& fields) {
+  if (!fields.has("layer_types")) return;
+  const auto& types = fields.json().at("layer_types");
+  auto implied = nlohmann::json::array();
+  for (std::int64_t i = 0; i < config.layers; ++i)
+    implied.push_back(config.window > 0 && i >= config.first_windowed ? "sliding_attention" : "full_attention");
+  if (types != implied) {
+    throw RequestError("{}: 'layer_types' is {}, where use_sliding_window and max_window_layers make it {}",
+                       fields.where(), types.dump(), implied.dump());
+  }
+}
+
 void read_sizes(LlamaConfig& config, const JsonFields& fields, const ClassDefaults& defaults, bool class_defaults) {
   const auto size = [&](const char* key, std::int64_t fallback) {
     return fields.integer(key, class_defaults ? std::optional(fallback) : std::nullopt);
@@ -114,6 +142,7 @@ LlamaConfig LlamaConfig::from_json(const nlohmann::json& json, Family family, co
   config.mlp_bias = family == Family::llama && fields.flag("mlp_bias", false);
   config.activation = nn::activation_from_name(fields.text("hidden_act", "silu"));
   read_window(config, fields, family, class_defaults);
+  if (family == Family::qwen2) check_layer_types(config, fields);
   config.rope =
       read_rope(fields, config.head_dim, class_defaults ? std::optional(defaults.max_positions) : std::nullopt);
   return config;

@@ -83,10 +83,31 @@ std::unique_ptr<LanguageModel> with_embedding(nn::ModelLayout& layout, const Lan
   return model;
 }
 
+/// Settings of the original's kin that change what becomes of a picture.
+void refuse_other_features(const JsonFields& fields) {
+  if (fields.flag("s2", false))
+    throw RequestError("{}: 's2' true: features of several sizes are not supported", fields.where());
+  constexpr const char* kResampler = "mm_resampler_type";
+  if (fields.has(kResampler))
+    throw RequestError("{}: '{}' is {}; only null is supported", fields.where(), kResampler,
+                       fields.json().at(kResampler).dump());
+}
+
+nn::Activation read_projector_activation(const JsonFields& fields) {
+  constexpr const char* kKey = "projector_hidden_act";
+  const std::string name = fields.text(kKey, "gelu");
+  try {
+    return nn::activation_from_name(name);
+  } catch (const RequestError&) {
+    throw RequestError("{}: {} '{}' is not known", fields.where(), kKey, name);
+  }
+}
+
 }  // namespace
 
 LlavaConfig LlavaConfig::from_original(const nlohmann::json& json, const nlohmann::json& tower) {
   const JsonFields fields(json, "config.json");
+  refuse_other_features(fields);
   LlavaConfig config;
   config.language = LanguageConfig::from_json(json);
   if (is_fastvit_config(tower)) {  // whatever is to be selected: there is nothing to choose
@@ -125,7 +146,7 @@ LlavaConfig LlavaConfig::from_transformers(const nlohmann::json& json) {
   }
   config.language = LanguageConfig::from_json(text, "config.json: text_config", true);
   config.projector_type = "mlp2x_gelu";
-  config.projector_activation = nn::activation_from_name(fields.text("projector_hidden_act", "gelu"));
+  config.projector_activation = read_projector_activation(fields);
   config.projector_bias = fields.flag("multimodal_projector_bias", true);
   config.image_token = fields.integer(fields.has("image_token_id") ? "image_token_id" : "image_token_index",
                                       fast_vlm ? 151646 : 32000, 0);

@@ -68,6 +68,55 @@ TEST(LanguageConfig, RefusesSizesThatNoModelHas) {
   }
 }
 
+// Each would be computed otherwise without a word.
+TEST(LanguageConfig, RefusesWhatOtherFamiliesHave) {
+  const auto refusal = [](const nlohmann::json& json) -> std::string {
+    try {
+      (void)LanguageConfig::from_json(json);
+    } catch (const RequestError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  auto json = llama_json("qwen2");
+  json["layer_types"] = {"full_attention"};
+  EXPECT_EQ(refusal(json), "");
+  json["layer_types"] = {"sliding_attention"};
+  EXPECT_NE(refusal(json).find("'layer_types'"), std::string::npos);
+  json.update({{"use_sliding_window", true}, {"sliding_window", 4}, {"max_window_layers", 0}});
+  EXPECT_EQ(refusal(json), "");
+  for (const char* type : {"yarn", "longrope", "su"}) {
+    json = llama_json("llama");
+    json["rope_scaling"] = {{"rope_type", type}, {"factor", 2}};
+    EXPECT_NE(refusal(json).find(type), std::string::npos);
+  }
+  json = llama_json("llama");
+  json["partial_rotary_factor"] = 1.0;
+  EXPECT_EQ(refusal(json), "");
+  json["partial_rotary_factor"] = 0.5;
+  EXPECT_NE(refusal(json).find("'partial_rotary_factor'"), std::string::npos);
+  json = llama_json("llama");
+  json["rope_parameters"] = {{"rope_type", "default"}, {"partial_rotary_factor", 0.25}};
+  EXPECT_NE(refusal(json).find("rope_parameters: 'partial_rotary_factor'"), std::string::npos);
+  json["rope_parameters"] = {{"full_attention", {{"rope_theta", 5}}}};
+  EXPECT_NE(refusal(json).find("'full_attention'"), std::string::npos);
+}
+
+TEST(LanguageConfig, RopeScalingComesBeforeRopeParameters) {
+  const auto rope = [](const nlohmann::json& json) {
+    return std::get<LlamaConfig>(LanguageConfig::from_json(json).family).rope;
+  };
+  auto json = llama_json("llama");
+  json["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7.0}};
+  EXPECT_EQ(rope(json).theta, 7.0);
+  json["rope_scaling"] = nlohmann::json::object();
+  EXPECT_EQ(rope(json).theta, 7.0);
+  json["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
+  json["rope_theta"] = 5.0;
+  EXPECT_EQ(rope(json).theta, 5.0);
+  EXPECT_EQ(rope(json).factor, 2.0);
+}
+
 TEST(LanguageConfig, MakesTheModelOfItsFamily) {
   auto config = LanguageConfig::from_json(llama_json("qwen2"));
   config.set_vocab_size(40);

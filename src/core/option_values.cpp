@@ -70,6 +70,7 @@ void convert(double& out, const RawValue& raw, const OptionInfo& info) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size() || std::isnan(value)) malformed(raw, given, "a number");
+  if (std::isinf(value)) malformed(raw, given, "finite");
   check_min(raw, value, info);
   out = value;
 }

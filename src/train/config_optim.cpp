@@ -36,15 +36,17 @@ void bind_optimisation(Options& o, TrainConfig& c) {
   o.add("max_grad_norm", &c.max_grad_norm, "clip the global norm of the gradient; 0: never", positive);
   o.add("lr_scheduler_type", &c.lr_scheduler_type, "schedule of the learning rate",
         {.group = "Optimisation",
-         .choices = {"warmup_decay", "linear", "cosine", "polynomial", "inverse_sqrt", "constant",
-                     "constant_with_warmup"}});
-  o.add("warmup_steps", &c.warmup_steps, "optimiser steps of linear warm-up", positive);
+         .choices = {"warmup_decay", "warmup_decay_log", "warmup", "warmup_log", "warmup_cosine", "warmup_cosine_log",
+                     "linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"}});
+  o.add("warmup_steps", &c.warmup_steps,
+        "optimiser steps of warm-up; DeepSpeed's schedules, warmup…, make two of one. 0: none, which DeepSpeed refuses",
+        positive);
   o.add("warmup_ratio", &c.warmup_ratio,
         "above 0: warm-up is this part of all steps, whatever --warmup_steps says; with --recipe llava only where that "
         "is 0",
         positive);
   o.add("lr_power", &c.lr_power, "power of the polynomial schedule", positive);
-  o.add("lr_end", &c.lr_end, "rate at which the polynomial schedule ends", positive);
+  o.add("lr_end", &c.lr_end, "rate at which the polynomial and warmup_cosine schedules end", positive);
   o.add("lr_first_step_full", &c.lr_first_step_full, "run step 1 at the full rate, as DeepSpeed up to 0.15.2 did",
         optim);
   o.add("max_skipped_steps", &c.max_skipped_steps,
@@ -103,7 +105,8 @@ void check_optim_flags(const TrainConfig& c) {
   if (c.warmup_ratio > 1) throw RequestError("--warmup_ratio {} is above 1", c.warmup_ratio);
   if (c.momentum > 0 && c.optim != "sgd") throw RequestError("--momentum is sgd's; --optim is {}", c.optim);
   if (c.momentum >= 1) throw RequestError("--momentum {} must be below 1", c.momentum);
-  if (c.lr_scheduler_type == "polynomial" && c.lr_end > c.lr) {
+  const bool ends = c.lr_scheduler_type == "polynomial" || c.lr_scheduler_type.starts_with("warmup_cosine");
+  if (ends && c.lr_end > c.lr) {
     throw RequestError("--lr_end {} is above --lr {}", c.lr_end, c.lr);
   }
   if (c.beta1 >= 1 || c.beta2 >= 1) throw RequestError("--beta1 {} and --beta2 {} must be below 1", c.beta1, c.beta2);

@@ -121,6 +121,7 @@ TEST(Options, RefusesMalformedValuesByName) {
             "--steps: '99999999999999999999' is not a number of 64 bits");
   EXPECT_EQ(parse_message({"--lr", "fast"}), "--lr: 'fast' is not a number");
   EXPECT_EQ(parse_message({"--lr", "nan"}), "--lr: 'nan' is not a number");
+  EXPECT_EQ(parse_message({"--lr", "+inf"}), "--lr: '+inf' is not finite");
   EXPECT_EQ(parse_message({"--bf16=maybe"}), "--bf16: 'maybe' is not true or false");
   EXPECT_EQ(parse_message({"--steps", "0"}), "--steps: 0 is too small, the smallest allowed value is 1");
   EXPECT_EQ(parse_message({"--version", "70b"}), "--version: '70b' is not one of toy, 7b, 13b");

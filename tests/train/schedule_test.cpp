@@ -53,7 +53,7 @@ TEST(Schedule, EachKindIsThePublicOne) {
           << config.kind << ", warm-up " << config.warmup_steps << ", step " << i + 1;
     }
   }
-  EXPECT_EQ(kinds.size(), 7U);
+  EXPECT_EQ(kinds.size(), 12U);
 }
 
 TEST(Schedule, AnUnknownKindIsARequestError) {

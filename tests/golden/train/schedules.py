@@ -56,9 +56,14 @@ for warmup, total in ((0, 20), (1, 17), (5, 30), (13, 25)):
                       "end": extra.get("lr_end", 0.0) / RATE, "factors": rates(total + 1, make)})
 lr = deepspeed_schedules(pathlib.Path(sys.argv[1]))
 for warmup, total in ((1, 17), (2, 6), (5, 30), (13, 25)):
-    make = lambda o: lr.WarmupDecayLR(o, total, 0.0, RATE, warmup, "linear")  # noqa: B023, E731
-    cases.append({"kind": "warmup_decay", "warmup_steps": warmup, "total_steps": total, "power": 1.0, "end": 0.0,
-                  "factors": rates(total + 1, make)})
+    for ramp, suffix in (("linear", ""), ("log", "_log")):
+        for kind, end, make in (
+            ("warmup_decay", 0.0, lambda o: lr.WarmupDecayLR(o, total, 0.0, RATE, warmup, ramp)),  # noqa: B023
+            ("warmup", 0.0, lambda o: lr.WarmupLR(o, 0.0, RATE, warmup, ramp)),  # noqa: B023
+            ("warmup_cosine", 0.125, lambda o: lr.WarmupCosineLR(o, total, 0.0, warmup, 0.125, ramp)),  # noqa: B023
+        ):
+            cases.append({"kind": kind + suffix, "warmup_steps": warmup, "total_steps": total, "power": 1.0, "end": end,
+                          "factors": rates(total + 1, make)})
 path = pathlib.Path(__file__).parent / "data" / "schedules.json"
 path.write_text(json.dumps({"transformers": transformers.__version__, "deepspeed": "0.19.8", "cases": cases}) + "\n")
 print(len(cases), "cases,", path.stat().st_size, "bytes")

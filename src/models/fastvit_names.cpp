@@ -2,7 +2,7 @@
 #include <array>
 #include <charconv>
 
-#include "tessera/models/fastvit.hpp"
+#include "fastvit_names.hpp"
 
 namespace tessera::models {
 namespace {
@@ -59,7 +59,40 @@ void number_flat(std::string& name, const FastVitConfig& config) {
   }
 }
 
+/// network.N.… is stages.S.{downsample,pos_emb,blocks}.…
+void number_by_stage(std::string& name, const FastVitConfig& config) {
+  constexpr std::string_view kNetwork = "network.";
+  if (!name.starts_with(kNetwork)) return;
+  std::int64_t index = -1;
+  const auto [stop, error] = std::from_chars(name.data() + kNetwork.size(), name.data() + name.size(), index);
+  const std::string rest = name.substr(static_cast<std::size_t>(stop - name.data()));
+  for (std::size_t i = 0; i < config.stages.size(); ++i) {
+    const FastVitStage& s = config.stages[i];
+    const char* const part = index == s.down_index       ? ".downsample"
+                             : index == s.position_index ? ".pos_emb"
+                             : index == s.block_index    ? ".blocks"
+                                                         : nullptr;
+    if (index < 0 || part == nullptr) continue;
+    name = "stages." + std::to_string(i) + part + rest;
+    return;
+  }
+}
+
 }  // namespace
+
+std::string timm_name(const std::string& own, const FastVitConfig& config) {
+  std::string name = own + ".";  // a layer's ends like a part of a tensor's
+  replace_start(name, "model.", "");
+  replace_start(name, "patch_embed.", "stem.");
+  replace_start(name, "conv_exp.", "final_conv.");
+  number_by_stage(name, config);
+  for (const Spelling& word : kWords) {
+    if (const auto at = name.find(word.to); at != name.npos) name.replace(at, word.to.size(), word.from);
+  }
+  name.pop_back();
+  if (name.substr(name.rfind('.') + 1).starts_with("layer_scale")) name += ".gamma";
+  return name;
+}
 
 std::string fastvit_own_part(const std::string& name) {
   return std::string(without_wrappers(name));

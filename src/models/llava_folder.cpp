@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "fastvit_names.hpp"
 #include "tessera/core/error.hpp"
+#include "tessera/image/processor.hpp"
 #include "tessera/io/model_folder.hpp"
 #include "tessera/io/names.hpp"
 #include "tower_folder.hpp"
@@ -40,6 +42,22 @@ void take_tiles(const nlohmann::json& settings, const nlohmann::json& config, co
   for (const image::Size grid : image::pinpoints_from_text(text, tile, "--image_grid_pinpoints"))
     pairs.push_back({grid.height, grid.width});
   out["image_grid_pinpoints"] = pairs;
+}
+
+/// A FastViT takes pictures of any size: that of transformers' form is its processor's.
+void fit_pictures(FastVitConfig& fastvit, const fs::path& folder) {
+  if (const auto processor = image::find_processor(folder)) fastvit.image_size = processor->clip.crop.height;
+}
+
+/// Where the parts of config.json disagree whether the head is the embedding, releases of transformers do so too; the
+/// file shows what its own did.
+void fit_head(LanguageConfig& language, const nlohmann::json& config, const fs::path& folder) {
+  const auto said = config.find("tie_word_embeddings");
+  if (said == config.end() || !said->is_boolean() || *said == language.tied() || !io::find_weights(folder)) return;
+  const io::SourcePtr files = io::open_weights(folder);
+  const bool head = std::any_of(files->tensors().begin(), files->tensors().end(),
+                                [](const io::TensorInfo& tensor) { return tensor.name.ends_with("lm_head.weight"); });
+  std::visit([&](auto& family) { family.tie_word_embeddings = !head; }, language.family);
 }
 
 /// LLaVA's settings as transformers' config.json says them; the others are the original's alone.
@@ -90,6 +108,8 @@ LlavaFolder read_llava_folder(const LlavaFolderRequest& request) {
     if (!request.settings.empty()) out.config.update(in_transformers_names(request.settings, out.config, out.folder));
     out.llava = LlavaConfig::from_transformers(out.config);
     fit_tower(out.llava.tower, {}, out.folder);
+    fit_head(out.llava.language, out.config, out.folder);
+    if (auto& fastvit = out.llava.tower.fastvit) fit_pictures(*fastvit, out.folder);
     return out;
   }
   out.config.update(request.settings);
@@ -133,6 +153,16 @@ std::optional<std::string> llava_layout_name(const std::string& file_name, const
     return own ? std::optional(tower + *own) : std::nullopt;
   }
   return name;
+}
+
+std::optional<std::string> llava_hf_module_name(const std::string& name, const LlavaConfig& config) {
+  const std::string tower = "model." + std::string(kTower);
+  if (!config.tower.fastvit || !name.starts_with(tower)) return io::llava_module_name(name);
+  return "model.vision_tower.timm_model." + timm_name(name.substr(tower.size()), *config.tower.fastvit);
+}
+
+std::optional<std::string> llava_hf_name(const std::string& name, const LlavaConfig& config) {
+  return config.tower.fastvit ? llava_hf_module_name(name, config) : io::llava_hf_name(name);
 }
 
 io::SourcePtr open_llava_weights(const LlavaFolder& folder) {

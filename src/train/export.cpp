@@ -11,7 +11,6 @@
 #include "tessera/comm/agree.hpp"
 #include "tessera/core/file.hpp"
 #include "tessera/io/model_writer.hpp"
-#include "tessera/io/names.hpp"
 #include "tessera/io/quantized_source.hpp"
 #include "tessera/io/safetensors.hpp"
 #include "tessera/io/tensor_file.hpp"
@@ -157,15 +156,7 @@ bool is_saved_with_adapter(const LoadedModel& model, const nn::ParamState& p) {
 }
 
 bool in_transformers_form(const LoadedModel& model) {
-  return model.recipe->exported_config().contains("text_config");
-}
-
-// The name of a weight in the files of an exported model, and where adapters over it sit in memory.
-std::string file_name(const LoadedModel& model, const std::string& name) {
-  return in_transformers_form(model) ? io::llava_hf_name(name).value() : name;
-}
-std::string module_name(const LoadedModel& model, const std::string& name) {
-  return in_transformers_form(model) ? io::llava_module_name(name).value() : name;
+  return model.recipe->transformers_form();
 }
 
 void copy_if_there(const fs::path& from, const fs::path& to) {
@@ -203,15 +194,21 @@ void copy_tokenizer(const LoadedModel& model, const fs::path& dir) {
   if (!added.empty()) write_file(dir / "added_tokens.json", added.dump(2) + "\n");
 }
 
+// Since 4.56 transformers writes dtype, and heeds it first.
+void say_type(nlohmann::json& config, const char* type) {
+  config["torch_dtype"] = type;
+  if (config.contains("dtype")) config["dtype"] = type;
+}
+
 // The tower stays where it was, named by its absolute path; a built-in one keeps its name. In transformers' form it is
 // part of the model.
 nlohmann::json language_config(const LoadedModel& model, const std::string& precision) {
   auto config = model.recipe->exported_config();
   const auto& tower = model.recipe->tower_folder();
   const char* type = precision == "bf16" ? "bfloat16" : precision == "fp16" ? "float16" : "float32";
-  config["torch_dtype"] = type;
+  say_type(config, type);
   if (in_transformers_form(model)) {
-    for (const char* part : {"text_config", "vision_config"}) config[part]["torch_dtype"] = type;
+    for (const char* part : {"text_config", "vision_config"}) say_type(config[part], type);
     return config;
   }
   if (!tower.empty()) config["mm_vision_tower"] = tower.string();
@@ -246,7 +243,7 @@ std::string adapter_config(const LoadedModel& model, const adapt::Lora& lora, co
   auto ranks = nlohmann::json::object();
   auto alphas = nlohmann::json::object();
   for (const auto& layer : adapt::layer_names(lora)) {
-    const auto name = module_name(model, layer);
+    const auto name = model.recipe->module_name(layer);
     const auto own = config.layer(layer);
     json["target_modules"].push_back(name);
     if (config.adalora) continue;
@@ -255,7 +252,7 @@ std::string adapter_config(const LoadedModel& model, const adapt::Lora& lora, co
   }
   // AdaLoRA's pattern says which triplets of a layer are left.
   if (config.adalora && json["rank_pattern"].is_object()) {
-    for (const auto& [name, kept] : json["rank_pattern"].items()) ranks[module_name(model, name)] = kept;
+    for (const auto& [name, kept] : json["rank_pattern"].items()) ranks[model.recipe->module_name(name)] = kept;
   }
   if (!json["rank_pattern"].is_null()) json["rank_pattern"] = std::move(ranks);
   json["alpha_pattern"] = std::move(alphas);
@@ -272,7 +269,7 @@ namespace {
 // PEFT's name in the adapter's file; a bias that trains under an adapter is its layer's.
 std::string peft_name(const LoadedModel& model, const nn::ParamState& p) {
   constexpr std::string_view kBias = ".bias";
-  auto name = adapt::peft_file_name(module_name(model, p.name));
+  auto name = adapt::peft_file_name(model.recipe->module_name(p.name));
   const auto& layers = model.lora->layers;
   const bool adapted = std::any_of(layers.begin(), layers.end(),
                                    [&](const adapt::LoraLayer& layer) { return layer.target->bias.get() == &p; });
@@ -318,7 +315,9 @@ void export_other_trained(LoadedModel& model, const fs::path& dir) {
     return other && !is_adapter(model, p) && !is_saved_with_adapter(model, p);
   };
   if (units_where(*model.layout, wanted).empty()) return;
-  const auto peft_name = [&](const nn::ParamState& p) { return adapt::peft_file_name(module_name(model, p.name)); };
+  const auto peft_name = [&](const nn::ParamState& p) {
+    return adapt::peft_file_name(model.recipe->module_name(p.name));
+  };
   if (!model.lora) {
     export_safetensors(model, dir / "non_lora_trainables.safetensors", wanted,
                        [](const nn::ParamState& p) { return p.name; });
@@ -360,7 +359,7 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
       model.lora ? layers_by_weight(*model.lora) : std::map<const nn::ParamState*, const adapt::LoraLayer*>();
   std::vector<io::TensorInfo> table;
   for (const auto& p : model.layout->params()) {
-    if (!left_out(model, *p)) table.push_back({file_name(model, p->name), elem_of(type), p->shape});
+    if (!left_out(model, *p)) table.push_back({model.recipe->file_name(p->name), elem_of(type), p->shape});
   }
   auto& control = model.engine->control();
   std::optional<io::ModelWriter> writer;
@@ -376,7 +375,7 @@ void export_merged(LoadedModel& model, const fs::path& dir, const std::string& p
         const auto found = adapted.find(&p);
         const auto whole = found == adapted.end() ? p.value() : merged(p, *found->second);
         const auto host = on_host(whole, type);
-        writer->write(file_name(model, p.name), 0, host.numel(), host.const_data_ptr());
+        writer->write(model.recipe->file_name(p.name), 0, host.numel(), host.const_data_ptr());
       });
     }
   };

@@ -242,6 +242,13 @@ class LlavaRecipe final : public Recipe {
     }
     return json;
   }
+  bool transformers_form() const override { return transformers_; }
+  std::string file_name(const std::string& name) const override {
+    return transformers_ ? named(models::llava_hf_name(name, folder_.llava), name) : name;
+  }
+  std::string module_name(const std::string& name) const override {
+    return transformers_ ? named(models::llava_hf_module_name(name, folder_.llava), name) : name;
+  }
   const std::filesystem::path& folder() const override { return folder_.folder; }
   const std::filesystem::path& tower_folder() const override { return folder_.tower; }
 
@@ -255,14 +262,26 @@ class LlavaRecipe final : public Recipe {
                        picture);
   }
 
-  // Its names for weights have places for CLIP's and for those of LLaMA's kin.
+  static std::string named(const std::optional<std::string>& found, const std::string& name) {
+    if (!found) throw RunError("transformers' form has no name for '{}'", name);
+    return *found;
+  }
+
+  // Its names for weights have places for those of LLaMA's kin.
   void check_transformers_form() const {
     if (!transformers_) return;
-    if (folder_.llava.tower.fastvit || folder_.llava.language.base() != "model") {
+    if (folder_.llava.language.base() != "model") {
       throw RequestError(
-          "--version {}: config.json is in transformers' form; in that form --recipe llava trains CLIP with llama, "
-          "mistral or qwen2, and others in LLaVA's own form",
+          "--version {}: config.json is in transformers' form; in that form --recipe llava trains llama, mistral or "
+          "qwen2, and mpt in LLaVA's own form",
           config_.version);
+    }
+    for (const char* part : {"text_config", "vision_config"}) {
+      if (folder_.config.contains(part)) continue;
+      throw RequestError(
+          "--version {0}: config.json has no {1}; transformers writes its own default out: "
+          "AutoConfig.from_pretrained('{0}').save_pretrained('{0}')",
+          config_.version, part);
     }
     if (!config_.vision_tower.empty()) {
       throw RequestError("--vision_tower {}: {} is in transformers' form, and its tower is part of it",
@@ -287,7 +306,7 @@ class LlavaRecipe final : public Recipe {
   TrainConfig config_;
   models::LlavaFolder folder_;
   bool tower_trains_ = tower_trains(config_, folder_);
-  bool transformers_ = folder_.config.contains("text_config");  // else LLaVA's own form
+  bool transformers_ = models::is_transformers_llava(folder_.config);  // else LLaVA's own form
   bool newline_in_files_ = false;
   io::SourcePtr weights_;
   std::optional<models::LlavaModel> model_;

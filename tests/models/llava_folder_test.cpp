@@ -70,6 +70,78 @@ TEST(LlavaFolder, InTransformersFormTilesAreLlavaNexts) {
   }
 }
 
+TEST(LlavaFolder, TransformersNamesComeBack) {
+  for (const char* name : {"fastvlm_transformers", "fastvlm_transformers_three_stages"}) {
+    const auto folder = read_llava_folder({golden_model(name), "", ""});
+    std::size_t seen = 0;
+    const auto files = open_llava_weights(folder);
+    for (const auto& tensor : files->tensors()) {
+      const auto own = llava_layout_name(tensor.name, folder.llava);
+      if (!own) continue;
+      ++seen;
+      EXPECT_EQ(llava_hf_name(*own, folder.llava), tensor.name);
+      EXPECT_EQ(llava_hf_module_name(*own, folder.llava), tensor.name);
+    }
+    EXPECT_GT(seen, 60U);
+    const std::string tower = "model.vision_tower.vision_tower.model.";
+    EXPECT_EQ(llava_hf_module_name(tower + "conv_exp.se.reduce", folder.llava),
+              "model.vision_tower.timm_model.final_conv.se.fc1");
+  }
+  const auto clip = read_llava_folder({golden_model("llava_hf_llama"), "", ""});
+  EXPECT_EQ(llava_hf_name("model.norm.weight", clip.llava), "language_model.model.norm.weight");
+  EXPECT_EQ(llava_hf_module_name("model.norm.weight", clip.llava), "model.language_model.norm.weight");
+}
+
+// As releases of transformers save it: 5.0's FastVLM and llava_next heed the outer word, earlier ones the inner.
+TEST(LlavaFolder, TheFileShowsTheHeadWhereTheConfigIsOfTwoMinds) {
+  const testing_support::TempDir dir;
+  for (const char* name : {"fastvlm_transformers", "fastvlm_transformers_three_stages"}) {
+    auto config = nlohmann::json::parse(testing_support::read_file(golden_model(name) / "config.json"));
+    const bool tied = config.at("tie_word_embeddings");
+    std::filesystem::copy(golden_model(name), dir.path(),
+                          std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
+    for (const char* part : {"", "text_config"}) {
+      auto turned = config;
+      (*part == 0 ? turned : turned[part])["tie_word_embeddings"] = !tied;
+      testing_support::write_file(dir / "config.json", turned.dump());
+      EXPECT_EQ(read_llava_folder({dir.path(), "", ""}).llava.language.tied(), tied) << name << part;
+    }
+  }
+}
+
+TEST(LlavaFolder, InTransformersFormTheProcessorTellsTheSizeOfAFastVitsPictures) {
+  const testing_support::TempDir dir;
+  const auto golden = golden_model("fastvlm_transformers");
+  std::filesystem::copy(golden, dir.path(), std::filesystem::copy_options::recursive);
+  EXPECT_EQ(read_llava_folder({dir.path(), "", ""}).llava.tower.image_size(), 1024);
+  testing_support::write_file(dir / "preprocessor_config.json", R"({"crop_size": {"height": 70, "width": 70}})");
+  EXPECT_EQ(read_llava_folder({dir.path(), "", ""}).llava.tower.tokens(), 4);
+}
+
+TEST(LlavaFolder, RefusesWhatChangesThePicturesFeatures) {
+  const testing_support::TempDir dir;
+  std::filesystem::copy(golden_model("llava_original_llama"), dir.path(), std::filesystem::copy_options::recursive);
+  const auto config = nlohmann::json::parse(testing_support::read_file(dir / "config.json"));
+  const auto refusal = [&](const std::filesystem::path& file, nlohmann::json json, const char* key,
+                           const nlohmann::json& value) -> std::string {
+    json[key] = value;
+    testing_support::write_file(file, json.dump());
+    try {
+      read_llava_folder({dir.path(), "", ""});
+    } catch (const RequestError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto own = dir / "config.json";
+  EXPECT_NE(refusal(own, config, "s2", true).find("'s2'"), std::string::npos);
+  EXPECT_NE(refusal(own, config, "mm_resampler_type", "spatial_pool").find("'mm_resampler_type'"), std::string::npos);
+  EXPECT_EQ(refusal(own, config, "mm_resampler_type", nullptr), "");
+  const auto tower = dir / "clip/config.json";
+  const auto clip = nlohmann::json::parse(testing_support::read_file(tower));
+  EXPECT_NE(refusal(tower, clip, "model_type", "siglip_vision_model").find("siglip_vision_model"), std::string::npos);
+}
+
 TEST(LlavaFolder, OnMptThePartsHangFromTransformer) {
   const std::pair<const char*, const char*> names[] = {
       {"transformer.blocks.1.attn.Wqkv.weight", "transformer.blocks.1.attn.Wqkv.weight"},

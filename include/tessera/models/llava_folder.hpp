@@ -54,6 +54,12 @@ std::optional<std::string> llava_layout_name(const std::string& name, const std:
                                              const FastVitConfig* fastvit = nullptr);
 std::optional<std::string> llava_layout_name(const std::string& name, const LlavaConfig& config);
 
+/// The name that the files of a model in transformers' form have for the layout's, and that its modules have in memory,
+/// where adapters sit (io/names.hpp; FastVLM's files have those of the modules); nothing for what those models have
+/// not.
+std::optional<std::string> llava_hf_name(const std::string& name, const LlavaConfig& config);
+std::optional<std::string> llava_hf_module_name(const std::string& name, const LlavaConfig& config);
+
 /// The weights under the names of the files, the tower's folder's under "<base>.vision_tower.vision_tower."; what the
 /// model's own files hold comes first. `llava_layout_name` turns them into the layout's.
 io::SourcePtr open_llava_weights(const LlavaFolder& folder);

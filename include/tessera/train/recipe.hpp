@@ -74,6 +74,12 @@ class Recipe {
   /// config.json of what was trained; where its weights are of another type or its tower elsewhere, the caller says so.
   virtual nlohmann::json exported_config() const = 0;
 
+  /// Is the model in transformers' form? Its files and, in memory, its modules then have names of their own for what
+  /// the layout has; both throw RunError for what they have not.
+  virtual bool transformers_form() const { return false; }
+  virtual std::string file_name(const std::string& name) const { return name; }
+  virtual std::string module_name(const std::string& name) const { return name; }
+
   /// The folder of the model, and of its vision tower; that is empty where config.json names a built-in one.
   virtual const std::filesystem::path& folder() const = 0;
   virtual const std::filesystem::path& tower_folder() const = 0;

@@ -8,7 +8,8 @@
 namespace tessera::train {
 
 struct ScheduleConfig {
-  std::string kind = "warmup_decay";  ///< DeepSpeed's: warmup, warmup_decay, warmup_cosine, each with _log; the others transformers'
+  /// DeepSpeed's: warmup, warmup_decay, warmup_cosine, each also with _log behind; the others are transformers'.
+  std::string kind = "warmup_decay";
   std::int64_t warmup_steps = 100;
   std::int64_t total_steps = 5000;
   /// DeepSpeed's: step 1 runs at the full rate, as DeepSpeed up to 0.15.2 did; otherwise at zero, as newer ones do.

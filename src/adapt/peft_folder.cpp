@@ -1,13 +1,13 @@
 #include "tessera/adapt/peft_folder.hpp"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <set>
 #include <utility>
 
 #include "matrices.hpp"
 #include "tessera/adapt/peft_config.hpp"
+#include "tessera/adapt/tied_head.hpp"
 #include "tessera/core/error.hpp"
 #include "tessera/core/json.hpp"
 #include "tessera/io/model_folder.hpp"
@@ -19,9 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kWrapped = ".base_layer.";  ///< a layer under its adapter, in PEFT since 0.6
-/// Saved by PEFT with the adapter where their rows changed or an adapter sits on them, though modules_to_save does not
-/// name them.
-constexpr std::array<std::string_view, 3> kVocabulary = {"embed_tokens", "wte", "lm_head"};
 
 /// "base_model.model." as PEFT puts it before every name, once or (LLaVA) with one "model." more than there should be.
 std::string without_wrapper(std::string name) {
@@ -71,7 +68,8 @@ std::optional<Place> place_of_whole(const std::string& file_name, const LoraConf
     const std::string_view module = std::string_view(name).substr(0, dot);
     const auto ends = [&](std::string_view tail) { return module.ends_with(tail); };
     const bool saved = std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(), ends);
-    if (!saved && !std::any_of(kVocabulary.begin(), kVocabulary.end(), ends)) continue;
+    // PEFT saves the vocabulary's weights along where their rows changed or an adapter sits on them.
+    if (!saved && !is_vocabulary(std::string(module))) continue;
     const auto own = rename(name);
     return own ? std::optional(Place{*own, "", "", saved}) : std::nullopt;
   }

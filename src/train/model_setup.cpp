@@ -48,14 +48,15 @@ void check_tied_head(const LoadedModel& m, const TrainConfig& config, const Adap
         "--adapter {}: it changes the embedding or the head, which are one in {}; train on from the model that "
         "`tessera merge` makes of it",
         start.lora->path.string(), config.version);
-  const auto on_embedding = std::any_of(m.lora->layers.begin(), m.lora->layers.end(), [](const auto& layer) {
-    return layer.target->kind == nn::LayerKind::embedding && layer.target->name.ends_with("embed_tokens");
+  const auto& layers = m.lora->layers;
+  const auto found = std::find_if(layers.begin(), layers.end(), [](const adapt::LoraLayer& layer) {
+    return layer.target->kind == nn::LayerKind::embedding && adapt::is_vocabulary(layer.target->name);
   });
-  if (on_embedding && config.export_merged)
+  if (found != layers.end() && config.export_merged)
     throw RequestError(
-        "LoRA on embed_tokens would change the head of {} too once it is merged, for they are one: pass "
-        "--export_merged false, and let `tessera merge` part them",
-        config.version);
+        "LoRA on {} would change the head of {} too once it is merged, for they are one: pass --export_merged false, "
+        "and let `tessera merge` part them",
+        found->target->name, config.version);
 }
 
 void settle_what_trains(LoadedModel& m, const TrainConfig& config, const AdapterStart& start, const Log& log) {

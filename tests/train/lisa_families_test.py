@@ -27,12 +27,12 @@ FAMILIES = {
 }
 
 
-def run(ranks, *arguments):
+def run(ranks, *arguments, status=0):
     command = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), PROGRAM, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(
         os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1"))
-    assert done.returncode == 0, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return done.stdout
+    assert done.returncode == status, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stderr
 
 
 def train(root, name, ranks, flags):
@@ -61,12 +61,21 @@ def check(root, toy, name):
     print(f"{name}: loss {losses[0][0]:.3f} -> {losses[0][-1]:.3f}, gIoU {found['giou']:.3f}")
 
 
+def refuses_one_for_both(root, name, target):
+    """An adapter on an embedding that is the head as well cannot be merged into one weight."""
+    said = run(1, "train", "--version", root / name, "--random_init", "--shards", root / "shards-lisa", "--lora_r", 4,
+               "--target_modules", target, "--max_steps", 1, "--output_dir", root / f"{name}_both", status=2)
+    assert f"{target} would change the head" in said, said
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         toy = Toy(root)
         for name in FAMILIES:
             check(root, toy, name)
+        refuses_one_for_both(root, "qwen2", "embed_tokens")
+        refuses_one_for_both(root, "mpt", "wte")
 
 
 main()

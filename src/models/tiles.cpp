@@ -141,10 +141,10 @@ struct ScaledWindows {
   /// The first of the new rows.
   std::int64_t add(const std::vector<std::int64_t>& rows, const Window& window, const Grid& to) {
     const auto place = features.device();
-    const at::Tensor taken = features.index_select(0, at::tensor(rows, at::kLong).to(place)).to(at::kFloat);
-    const at::Tensor down = at::matmul(interpolation(window.rows(), to.rows).to(place),
+    const at::Tensor taken = features.index_select(0, nn::upload(at::tensor(rows, at::kLong), place)).to(at::kFloat);
+    const at::Tensor down = at::matmul(nn::upload(interpolation(window.rows(), to.rows), place),
                                        taken.reshape({window.rows(), window.columns() * features.size(1)}));
-    const at::Tensor both = at::matmul(interpolation(window.columns(), to.columns).to(place),
+    const at::Tensor both = at::matmul(nn::upload(interpolation(window.columns(), to.columns), place),
                                        down.view({to.rows, window.columns(), features.size(1)}));
     tables.push_back(both.flatten(0, 1).to(features.scalar_type()));
     return std::exchange(end, end + to.rows * to.columns);

@@ -51,6 +51,18 @@ at::Tensor device_owner(const at::Tensor& host) {
   return out;
 }
 
+// `change` of a tensor, or of each of a list.
+template <class Change>
+void replace_tensors(c10::IValue& value, const Change& change) {
+  if (value.isTensor()) {
+    value = change(value.toTensor());
+  } else if (value.isTensorList()) {
+    std::vector<at::Tensor> all;
+    for (const at::Tensor& t : value.toTensorVector()) all.push_back(change(t));
+    value = c10::List<at::Tensor>(all);
+  }
+}
+
 // One call of an operator: its tensors as the CPU's kernel takes them, and the way back.
 class Call {
  public:
@@ -88,13 +100,8 @@ class Call {
   }
 
   void to_host(c10::IValue& value) {
-    if (value.isTensor()) {
-      value = host(value.toTensor());
-    } else if (value.isTensorList()) {
-      std::vector<at::Tensor> all;
-      for (const at::Tensor& t : value.toTensorVector()) all.push_back(host(t));
-      value = c10::List<at::Tensor>(all);
-    } else if (value.isOptionalTensorList()) {
+    replace_tensors(value, [this](const at::Tensor& t) { return host(t); });
+    if (value.isOptionalTensorList()) {
       c10::List<std::optional<at::Tensor>> all;
       for (const std::optional<at::Tensor>& t : value.toOptionalTensorVector()) {
         all.push_back(t ? std::optional(host(*t)) : std::nullopt);
@@ -119,13 +126,7 @@ class Call {
   }
 
   void to_device(c10::IValue& value) {
-    if (value.isTensor()) {
-      value = back(value.toTensor());
-    } else if (value.isTensorList()) {
-      std::vector<at::Tensor> all;
-      for (const at::Tensor& t : value.toTensorVector()) all.push_back(back(t));
-      value = c10::List<at::Tensor>(all);
-    }
+    replace_tensors(value, [this](const at::Tensor& t) { return back(t); });
   }
 
   const c10::OperatorHandle& op_;
